@@ -1,0 +1,112 @@
+"""Differentiation by scores: a derivative sinks through an expression by rules until only ∂s_m/∂s_j is left.
+
+`differentiate` keeps every stage, since the stages are the derivation: linearity and products first, then the chain
+rule, then ∂s_m/∂s_j = 1{m=j}, then sums over indicators, then simplification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lossmith.calculus.rules import DERIVATIVE_RULES, LEAF_RULES, Rule
+from lossmith.calculus.simplify import contract, simplify
+from lossmith.language.build import call, opened, rebuild, reduce_, substitute
+from lossmith.language.expr import Derivative, Expr, Held, Index, Node, Reduce, walk
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A line of a derivation: the expression, and the names of the rules that led to it."""
+
+    rules: tuple[str, ...]
+    expr: Expr
+
+
+@dataclass(frozen=True)
+class Trail:
+    """The stages of a differentiation; the last one holds the result."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def result(self) -> Expr:
+        """The derivative, simplified."""
+        return self.stages[-1].expr
+
+
+def differentiate(expr: Expr, name: str, wrt: Index | None) -> Trail:
+    """Differentiate `expr` by the entry `wrt` of the input `name` (None for an elementwise input)."""
+    stages = [Stage((), Derivative(spelled_out(expr), name, wrt))]
+
+    def stage(apply: Callable[[Expr], tuple[Expr, list[str]]]) -> None:
+        result, used = apply(stages[-1].expr)
+        if result is not stages[-1].expr:
+            stages.append(Stage(tuple(dict.fromkeys(used)), result))
+
+    outer = tuple(r for r in DERIVATIVE_RULES if r.group == "linearity")
+    stage(lambda e: sink(e, outer))
+    stage(lambda e: sink(e, DERIVATIVE_RULES))
+    stage(lambda e: sink(e, LEAF_RULES))
+    stage(lambda e: (contract(e), ["Σ_m 1{m=i} f_m = f_i"]))
+    stage(lambda e: simplify(released(e)))
+    return Trail(tuple(stages))
+
+
+def derivative(expr: Expr, name: str, wrt: Index | None) -> Expr:
+    """Return the derivative alone, simplified."""
+    return differentiate(expr, name, wrt).result
+
+
+def spelled_out(expr: Expr) -> Expr:
+    """Write logsumexp as log Σ exp, so that a derivation shows the chain rule through it."""
+
+    def visit(n: Node) -> Node:
+        if isinstance(n, Reduce) and n.op == "logsumexp":
+            index, cond, body = opened(n)
+            inner = visit(body)
+            assert isinstance(inner, Expr)
+            return call("log", reduce_("sum", index, call("exp", inner), cond))
+        return rebuild(n, visit)
+
+    result = visit(expr)
+    assert isinstance(result, Expr)
+    return result
+
+
+def sink(expr: Expr, rules: tuple[Rule, ...]) -> tuple[Expr, list[str]]:
+    """Apply the rules to every derivative in `expr`, outermost first, until none applies."""
+    used: list[str] = []
+
+    def visit(n: Node) -> Node:
+        if isinstance(n, Derivative):
+            for rule in rules:
+                result = rule.apply(n)
+                if result is not None:
+                    if rule.title:
+                        used.append(rule.title)
+                    return visit(result)
+            return n
+        if not any(isinstance(x, Derivative) for x in walk(n)):
+            return n
+        return rebuild(n, visit)
+
+    result = visit(expr)
+    assert isinstance(result, Expr)
+    return result, used
+
+
+def released(expr: Expr) -> Expr:
+    """Take the parentheses off that kept a line as it was written."""
+
+    def visit(n: Node) -> Node:
+        if isinstance(n, Held):
+            return visit(n.body)
+        return rebuild(n, visit)
+
+    result = visit(expr)
+    assert isinstance(result, Expr)
+    return result
+
+
+__all__ = ["Stage", "Trail", "derivative", "differentiate", "released", "sink", "spelled_out", "substitute"]

@@ -1,0 +1,269 @@
+"""Stable forms, found by rules: no cancellation, no overflow, no 0·∞.
+
+Three passes over an expression that is already simplified:
+
+1. rules that are lines of text (STABLE_RULES): log softmax, complements of sigmoid and softmax, log1p, expm1;
+2. gaps: with m = max_k x_k, d_k = x_k − m and R = Σ_{k: d_k≠0} exp(d_k) + (#{k: d_k=0} − 1), every log Σ exp, softmax
+   and complement of a softmax becomes a sum of terms of one sign:
+
+       log Σ exp(x) − x_i = log1p(R) − d_i      p_i = exp(d_i)/(1 + R)      1 − p_i = (R + (1 − exp(d_i)))/(1 + R)
+
+   R leaves one of the maxima out, so nothing of size one hides the small terms; no index of the maximum is needed;
+3. guards: a target or weight of zero leaves its term out, whatever the other factor is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lossmith.calculus.rules import RECOGNITION, rewriting
+from lossmith.calculus.simplify import bottom_up
+from lossmith.language.build import (
+    add,
+    call,
+    coefficient,
+    compare,
+    const,
+    div,
+    instantiate,
+    is_indicator,
+    mul,
+    neg,
+    not_,
+    opened,
+    power,
+    rebuild,
+    reduce_,
+    sub,
+    where,
+)
+from lossmith.language.expr import (
+    ONE,
+    ZERO,
+    Add,
+    Call,
+    ClassNumber,
+    Const,
+    Entry,
+    Expr,
+    Held,
+    Hyper,
+    Index,
+    Mul,
+    Node,
+    Pow,
+    Reduce,
+    Size,
+    Softmax,
+    Where,
+    walk,
+)
+from lossmith.calculus.patterns import indices_of
+
+STABLE_RULES = (
+    *RECOGNITION,
+    rewriting("log_softmax_to_gap", "log(softmax(x)[i])", "x[i] - logsumexp(x)", reference="design: stability"),
+    rewriting("log_sigmoid_to_softplus", "log(sigmoid(a))", "-softplus(-a)", reference="Mächler 2012"),
+    rewriting("sigmoid_complement", "1 - sigmoid(a)", "sigmoid(-a)"),
+    rewriting("softplus_definition", "log(1 + exp(a))", "softplus(a)", reference="Mächler 2012, eq. 10"),
+    rewriting("softplus_from_log1p", "log1p(exp(a))", "softplus(a)"),
+    rewriting("log_one_plus_sum_exp", "log(1 + sum(exp(x)))", "softplus(logsumexp(x))"),
+    rewriting("log1p_sum_exp", "log1p(sum(exp(x)))", "softplus(logsumexp(x))"),
+    rewriting("one_plus_sum_exp", "(1 + sum(exp(x)))**b", "sigmoid(-logsumexp(x))**(-b)", plain="b"),
+    rewriting("exp_of_share", "exp(x[i])*sigmoid(-logsumexp(x))", "softmax(x)[i]*sigmoid(logsumexp(x))"),
+    rewriting("sum_exp_of_share", "sum(exp(x))*sigmoid(-logsumexp(x))", "sigmoid(logsumexp(x))"),
+    rewriting("log_one_minus_exp", "log(1 - exp(a))", "where(a > -log(2), log(-expm1(a)), log1p(-exp(a)))",
+              a="negative", reference="Mächler 2012, eq. 7"),
+    rewriting("one_plus_to_log1p", "log(1 + a)", "log1p(a)", a="nonnegative"),
+    rewriting("exp_minus_one", "exp(a) - 1", "expm1(a)"),
+    rewriting("log_cosh_definition", "log(cosh(a))", "log_cosh(a)"),
+    rewriting("tanh_complement", "1 - tanh(a)**2", "4*sigmoid(2*a)*sigmoid(-2*a)"),
+    rewriting("softplus_minus_argument", "softplus(a) - a", "softplus(-a)"),
+    rewriting("logistic_by_targets", "softplus(a) - b*a", "b*softplus(-a) + (1 - b)*softplus(a)", plain="b"),
+    rewriting("sigmoid_minus_target", "sigmoid(a) - b", "(1 - b)*sigmoid(a) - b*sigmoid(-a)", plain="b"),
+    rewriting("softmax_minus_target", "softmax(x)[i] - c", "softmax(x)[i]*(1 - c) - c*(1 - softmax(x)[i])",
+              plain="c"),
+    rewriting("softmax_minus_weighted_target", "b*softmax(x)[i] - c",
+              "softmax(x)[i]*(b - c) - c*(1 - softmax(x)[i])", plain="bc"),
+    rewriting("log_softmax_complement", "log(1 - softmax(x)[i])",
+              "where(softmax(x)[i] > 0.5, log(group(1 - softmax(x)[i])), log1p(-softmax(x)[i]))"),
+)  # fmt: skip
+
+
+def stabilize(expr: Expr, targets: frozenset[str] = frozenset()) -> Expr:
+    """Return `expr` in a form that computes to rounding; `targets` names the inputs whose zeros leave terms out."""
+    return guarded(with_gaps(by_rules(expr)), targets)
+
+
+def by_rules(expr: Expr) -> Expr:
+    """Apply the rules of STABLE_RULES, the innermost sub-expressions first, until none applies."""
+
+    def step(e: Expr) -> Expr:
+        for rule in STABLE_RULES:
+            new = rule.apply(e)
+            if new is not None and new is not e:
+                return by_rules(new)
+        return e
+
+    return bottom_up(expr, step)
+
+
+# ------------------------------------------------------------------ gaps
+
+
+def with_gaps(expr: Expr) -> Expr:
+    """Replace log Σ exp, softmax and its complement by forms over gaps to the maximum."""
+    memo: dict[Node, Node] = {}
+
+    def visit(n: Node) -> Node:
+        if n not in memo:
+            memo[n] = _gap_step(n, visit) if isinstance(n, Expr) else n
+        return memo[n]
+
+    result = visit(expr)
+    assert isinstance(result, Expr)
+    return result
+
+
+def _gap_step(e: Expr, visit: Callable[[Node], Node]) -> Node:
+    if isinstance(e, Add):
+        return _sum_with_gaps(e, visit)
+    if isinstance(e, Reduce) and e.op == "logsumexp":
+        return add(_top(e, visit), call("log1p", _rest(e, visit)))
+    if isinstance(e, Softmax):
+        return div(call("exp", _gap(e, e.at, visit)), add(ONE, _rest(e, visit)))
+    return rebuild(e, visit)
+
+
+def _body(binder: Reduce | Softmax, at: Index, visit: Callable[[Node], Node]) -> Expr:
+    result = visit(instantiate(binder, at))
+    assert isinstance(result, Expr)
+    return result
+
+
+def _top(binder: Reduce | Softmax, visit: Callable[[Node], Node]) -> Expr:
+    index, cond, _ = opened(binder)
+    return reduce_("max", index, _body(binder, index, visit), cond)
+
+
+def _gap(binder: Reduce | Softmax, at: Index, visit: Callable[[Node], Node]) -> Expr:
+    return Held(sub(_body(binder, at, visit), _top(binder, visit)))
+
+
+def _rest(binder: Reduce | Softmax, visit: Callable[[Node], Node]) -> Expr:
+    """Return R = Σ exp(d_k) less the 1 of one maximum."""
+    index, cond, _ = opened(binder)
+    gap = _gap(binder, index, visit)
+    at_top = compare("==", gap, ZERO)
+    below = reduce_("sum", index, call("exp", gap), mul(cond, not_(at_top)))
+    ties = reduce_("sum", index, ONE, mul(cond, at_top))
+    return Held(add(below, Held(sub(ties, ONE))))
+
+
+def _complement(p: Softmax, visit: Callable[[Node], Node]) -> Expr:
+    rest = _rest(p, visit)
+    missing = Held(sub(ONE, call("exp", _gap(p, p.at, visit))))
+    return div(Held(add(rest, missing)), add(ONE, rest))
+
+
+def _sum_with_gaps(e: Add, visit: Callable[[Node], Node]) -> Node:
+    terms = list(e.terms)
+    done: list[Expr] = []
+    for term in e.terms:
+        number, part = coefficient(term)
+        if isinstance(part, Softmax) and const(-number) in terms:
+            terms.remove(term)
+            terms.remove(const(-number))
+            done.append(mul(const(-number), _complement(part, visit)))
+        elif isinstance(part, Reduce) and part.op == "logsumexp":
+            paired = _pair(part, number, terms)
+            if paired is not None:
+                at, used = paired
+                for t in (term, *used):
+                    terms.remove(t)
+                gap = _gap(part, at, visit)
+                done.append(mul(const(number), Held(sub(call("log1p", _rest(part, visit)), gap))))
+    done += [visit(t) for t in terms]  # type: ignore[misc]
+    return add(*done)
+
+
+def _pair(lse: Reduce, number: object, terms: list[Expr]) -> tuple[Index, list[Expr]] | None:
+    """Find x_i among the terms, so that number·(log Σ exp(x) − x_i) stands in the sum."""
+    for at in indices_of(add(*terms)):
+        wanted = neg(mul(const(number), instantiate(lse, at)))  # type: ignore[arg-type]
+        parts = list(wanted.terms) if isinstance(wanted, Add) else [wanted]
+        if all(p in terms for p in parts):
+            return at, parts
+    return None
+
+
+# ------------------------------------------------------------------ guards
+
+
+def guarded(expr: Expr, targets: frozenset[str]) -> Expr:
+    """Make zero targets, zero weights and false indicators leave out factors that may be infinite."""
+
+    def step(e: Expr) -> Expr:
+        if not isinstance(e, Mul):
+            return e
+        for f in e.factors:
+            rest = mul(*(g for g in e.factors if g is not f))
+            if is_indicator(f) and not isinstance(f, Const) and may_be_infinite(rest, targets):
+                return where(f, step(rest), ZERO)
+        for f in e.factors:
+            if _leaves_out(f, targets):
+                others = [g for g in e.factors if g is not f and not isinstance(g, Const)]
+                if others and may_be_infinite(mul(*others), targets):
+                    number, _ = coefficient(e)
+                    return mul(const(number), call("scaled", f, step(mul(*others))))
+        return e
+
+    return bottom_up(expr, step)
+
+
+def _leaves_out(f: Expr, targets: frozenset[str]) -> bool:
+    """Whether f is a target, one minus a target, or a weight per class."""
+    if isinstance(f, Hyper):
+        return bool(f.indices)
+    parts = [coefficient(t)[1] for t in f.terms] if isinstance(f, Add) else [f]
+    entries = [p for p in parts if p is not ONE]
+    return bool(entries) and all(isinstance(p, Entry) and p.name in targets for p in entries)
+
+
+def may_be_infinite(e: Expr, targets: frozenset[str]) -> bool:
+    """Whether e can be infinite or NaN for finite hyperparameters and scores in [−∞, ∞]."""
+    match e:
+        case Const() | Hyper() | Size() | ClassNumber():
+            return False
+        case Entry(name):
+            return name not in targets
+        case Call("sigmoid" | "tanh" | "sign"):
+            return False
+        case Call("exp", (Held(),)):  # the gap to a maximum: never above zero
+            return False
+        case Call("log" | "log1p" | "log_cosh" | "softplus"):
+            return True
+        case Pow(Add() as base) if all(not may_be_infinite(t, targets) for t in base.terms):
+            return ONE not in base.terms
+        case Pow(base, exponent):
+            negative = not (isinstance(exponent, Const) and exponent.value > 0)
+            return negative or may_be_infinite(base, targets)
+        case Where(_, then, other):
+            return may_be_infinite(then, targets) or may_be_infinite(other, targets)
+        case _ if is_indicator(e):
+            return False
+        case Reduce("max" | "min"):
+            return True
+        case _:
+            below = [c for c in walk(e) if isinstance(c, Expr) and c is not e]
+            direct = e.terms if isinstance(e, Add) else e.factors if isinstance(e, Mul) else ()
+            if direct:
+                return any(may_be_infinite(c, targets) for c in direct)
+            if isinstance(e, Held):
+                return may_be_infinite(e.body, targets)
+            if isinstance(e, Reduce):
+                return may_be_infinite(e.body, targets)
+            return any(isinstance(c, Entry) for c in below)
+
+
+__all__ = ["STABLE_RULES", "by_rules", "guarded", "may_be_infinite", "power", "stabilize", "with_gaps"]

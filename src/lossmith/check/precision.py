@@ -1,0 +1,72 @@
+"""How many digits are enough: raise the precision until two in a row agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lossmith.check.arithmetic import Real, context, exactly
+
+LEVELS = (60, 150, 400, 850, 1000)
+"""The precisions tried, in digits. A float64 result needs at most 324 + 308 above its own."""
+
+FAR = 400
+"""±∞ as a limit is ±10**400: beyond every float, and its digits can still be told from 1."""
+
+
+class Unsettled(ArithmeticError):
+    """The value depends on digits beyond the last precision tried."""
+
+
+def settled(at_digits: Callable[[int], tuple[Real, bool]], digits: int) -> Real:
+    """Return the value that two precisions in a row agree on to so many digits.
+
+    Zero, infinity and NaN are believed at the last precision only: before that they may be what
+    is left of a cancellation. A value that is below 1e-400 even there is 0 for every float.
+
+    Parameters
+    ----------
+    at_digits : callable
+        Gives the value computed with so many digits, and whether a term of some sum left no
+        trace in it.
+    digits : int
+        How many digits must be right.
+
+    Raises
+    ------
+    Unsettled
+        If the last precision does not suffice.
+    """
+    ctx = context(LEVELS[-1])
+    levels = [level for level in LEVELS if level >= digits + 10] or [digits + 20, 2 * digits]
+    value, absorbed, previous = ctx.zero, False, None
+    for level in levels:
+        value, absorbed = at_digits(level)
+        settles = previous is not None and value and ctx.isfinite(value)
+        if settles and agree(previous, value, digits):
+            return value
+        previous = value
+    if not ctx.isfinite(value):
+        if absorbed:
+            raise Unsettled(f"{value} at {levels[-1]} digits, maybe for want of more")
+        return value
+    if abs(value) < ctx.mpf(10) ** -FAR:
+        return ctx.mpf(0)
+    raise Unsettled(f"no {digits} digits settled at a precision of {levels[-1]}")
+
+
+def agree(a: Any, b: Any, digits: int = 35) -> bool:
+    """Whether two numbers agree to so many digits, relative to the larger; NaN agrees with NaN.
+
+    Two values below 1e-400, which no float can tell from 0, agree.
+    """
+    ctx = context(LEVELS[-1])
+    a, b = exactly(a, ctx), exactly(b, ctx)
+    if ctx.isnan(a) or ctx.isnan(b):
+        return bool(ctx.isnan(a) and ctx.isnan(b))
+    if a == b:
+        return True
+    if ctx.isinf(a) or ctx.isinf(b):
+        return False
+    larger = max(abs(a), abs(b))
+    return bool(larger < ctx.mpf(10) ** -FAR or abs(a - b) <= larger * ctx.mpf(10) ** -digits)

@@ -1,0 +1,159 @@
+"""From a formula to kernels: the passes, in their order.
+
+    read        trace.py, reader.py       a function or a text becomes a Formula
+    specialise  `specialised`             options that are known constants are folded in
+    derive      differentiate.py          gradient and Hessian, by rules
+    split       `split_cases`             one form for most classes, one for each class with an indicator of its own
+    stabilise   stabilize.py              each of those forms on its own
+    lower       lower.py                  expressions become loops over the classes of one row
+    emit        emit_numpy.py, emit_numba.py, and runtime.py, which runs the result over a batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lossmith.calculus.differentiate import Trail, differentiate
+from lossmith.calculus.hessian import LowRank, separate
+from lossmith.calculus.simplify import contract, simplify
+from lossmith.calculus.stabilize import stabilize
+from lossmith.kernels.rowprogram import Output
+from lossmith.language.build import add, const, mul, reduce_, substitute
+from lossmith.language.expr import (
+    ZERO,
+    Bound,
+    Delta,
+    Entry,
+    Expr,
+    Free,
+    Hyper,
+    Index,
+    Label,
+    fresh,
+    named,
+    walk,
+)
+from lossmith.language.formula import Formula, Input, Role
+
+J, K = named("j"), named("k")
+DIRECTION = "v"
+"""The name of the row that a Hessian-vector product multiplies."""
+FOLDED = frozenset({0.0, 0.5, 1.0, 2.0})
+"""Hyperparameter values worth a kernel of their own: they remove a term or turn a power into a product."""
+
+
+def specialised(formula: Formula, constants: Mapping[str, float]) -> Formula:
+    """Return the formula with the hyperparameters in `constants` folded in."""
+    if not constants:
+        return formula
+    mapping = {Hyper(name, ()): const(value) for name, value in constants.items()}
+    expr = substitute(formula.expr, mapping)
+    kept = tuple(h for h in formula.hypers if h.name not in constants)
+    definitions = tuple(replace(d, expr=substitute(d.expr, mapping)) for d in formula.definitions)
+    return replace(formula, expr=expr, hypers=kept, definitions=definitions)
+
+
+def with_soft_label(formula: Formula, class_weight: bool = False) -> Formula:
+    """Return the expected loss Σ_i t_i L(s, i) over a distribution of the label, with weights per class."""
+    (label,) = formula.of_role("label")
+    index = fresh("i")
+    weight = (Hyper("class_weight", (index,)),) if class_weight else ()
+    inner = substitute(formula.expr, {Label(label.name): index})
+    expr = contract(reduce_("sum", index, mul(Entry(label.name, index), *weight, inner)))
+    soft = Input(label.name, Role("targets", "nonnegative"))
+    inputs = tuple(soft if i is label else i for i in formula.inputs)
+    return replace(formula, expr=expr, inputs=inputs, definitions=())
+
+
+def gradient(formula: Formula, name: str) -> Trail:
+    """Differentiate the loss by one of its inputs."""
+    return differentiate(formula.expr, name, None if formula.kind == "elementwise" else J)
+
+
+def second_derivative(formula: Formula, name: str) -> Trail:
+    """Differentiate the gradient again, by the entry k (or the element itself)."""
+    return differentiate(gradient(formula, name).result, name, None if formula.kind == "elementwise" else K)
+
+
+def low_rank_hessian(formula: Formula, name: str) -> LowRank | None:
+    """Return the Hessian as a diagonal plus rank-one terms, None where it is a full matrix."""
+    return separate(second_derivative(formula, name).result, J, K)
+
+
+def hessian_diagonal(formula: Formula, name: str) -> Expr:
+    """Return ∂²L/∂s_j²."""
+    result = second_derivative(formula, name).result
+    if formula.kind == "elementwise":
+        return result
+    return simplify(substitute(result, {K: J}))[0]
+
+
+def hessian_product(formula: Formula, name: str) -> Expr:
+    """Return Σ_k ∂²L/∂s_j∂s_k v_k."""
+    result = second_derivative(formula, name).result
+    if formula.kind == "elementwise":
+        return mul(result, Entry(DIRECTION, None))
+    index = fresh("k")
+    parts = separate(result, J, K)
+    if parts is not None:  # d_j v_j + Σ_r u_j (Σ_k w_k v_k): no pair of classes is looked at
+        terms = [mul(parts.diagonal, Entry(DIRECTION, J))]
+        for u, w in parts.terms:
+            along = mul(substitute(w, {J: index}), Entry(DIRECTION, index))
+            terms.append(mul(u, contract(reduce_("sum", index, along))))
+        return simplify(add(*terms))[0]
+    return contract(reduce_("sum", index, mul(substitute(result, {K: index}), Entry(DIRECTION, index))))
+
+
+def split_cases(expr: Expr, index: Free) -> tuple[Expr, tuple[tuple[Index, Expr], ...]]:
+    """Return the form of `expr` at most classes, and its form at each class that an indicator singles out."""
+    deltas = [n for n in walk(expr) if isinstance(n, Delta) and index in (n.i, n.j)]
+    partners = {d.j if d.i is index else d.i for d in deltas}
+    special = sorted((p for p in partners if not isinstance(p, Bound)), key=lambda p: p.digest)
+    off = {d: ZERO for d in deltas if not isinstance(d.i, Bound) and not isinstance(d.j, Bound)}
+    base = simplify(substitute(expr, off))[0]
+    return base, tuple((p, simplify(substitute(expr, {index: p}))[0]) for p in special)
+
+
+def outputs_for(formula: Formula, wanted: tuple[str, ...]) -> tuple[Output, ...]:
+    """Return the stabilised outputs of a kernel: any of value, grad, hessian_diag, hvp, diagonal and factors."""
+    targets = frozenset(i.name for i in formula.of_role("targets"))
+    found: list[Output] = []
+    scores = [i.name for i in formula.of_role("scores")]
+    for output in wanted:
+        if output == "value":
+            index = formula.output
+            found.append(Output("value", index, stabilize(formula.expr, targets)))
+        elif output == "grad":
+            for k, name in enumerate(scores):
+                found.append(_output(_numbered("grad", k), gradient(formula, name).result, formula, targets))
+        elif output == "hessian_diag":
+            for k, name in enumerate(scores):
+                found.append(_output(_numbered("hessian_diag", k), hessian_diagonal(formula, name), formula, targets))
+        elif output == "hvp":
+            for k, name in enumerate(scores):
+                found.append(_output(_numbered("hvp", k), hessian_product(formula, name), formula, targets))
+        elif output == "low_rank":
+            found += [_output(n, e, formula, targets) for n, e in _low_rank_parts(formula, scores[0])]
+    return tuple(found)
+
+
+def _low_rank_parts(formula: Formula, name: str) -> list[tuple[str, Expr]]:
+    parts = low_rank_hessian(formula, name)
+    assert parts is not None
+    named_parts = [("diagonal", parts.diagonal)]
+    for r, (u, v) in enumerate(parts.terms):
+        named_parts += [(f"u_{r}", u), (f"v_{r}", v)]
+    return named_parts
+
+
+def _numbered(output: str, k: int) -> str:
+    return output if k == 0 else f"{output}_{k + 1}"
+
+
+def _output(name: str, expr: Expr, formula: Formula, targets: frozenset[str]) -> Output:
+    if formula.kind == "elementwise":
+        return Output(name, None, stabilize(expr, targets))
+    base, patches = split_cases(expr, J)
+    done = tuple((at, stabilize(e, targets)) for at, e in patches)
+    return Output(name, J, stabilize(base, targets), done)

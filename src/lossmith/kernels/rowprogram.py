@@ -1,0 +1,341 @@
+"""Row programs, the second intermediate representation: what a kernel does for one row, loop by loop.
+
+The grammar, one line a node:
+
+    program ::= RowProgram(name, kind, inputs, labels, params, outputs, body)
+
+    stmt    ::= Let(name, depth, value)        give a value a name; inside loops, one value per entry
+              | Loop(depth, body)              for every class: the index Each(depth)
+              | Fold(name, op, value, where)   inside a loop: gather value, where that holds, into name, which
+                                               belongs to the scope around the loop
+              | Reject(name)                   a row (an element) where the condition holds is NaN in all outputs
+              | Store(output, value)           inside a loop: the output's entry there; outside: its number per row
+              | Patch(output, index, value)    after the loop: overwrite one entry of the row
+
+    value   ::= Number(value)                  a constant
+              | Load(input, index)             an entry of an input row; index None for an element
+              | Param(name, index)             a hyperparameter, a number (index None) or one per class
+              | Size()                         the number of classes, an integer
+              | Position(index)                an index as an integer
+              | Ref(name, indices)             a named value: none for a row's number, else one index per loop
+              | Op(op, args)                   an operation: see OPERATIONS
+
+    index   ::= Each(depth)                    the class of the loop at that depth
+              | AtLabel(name)                  the label of the row
+              | AtClass(number)                a class by its number
+              | AtFound(name)                  the class that an argmax or argmin found
+
+Scopes are nested: depth 0 is the row, depth 1 a loop over its classes, depth 2 a loop inside that one (a sum over
+pairs). A value named inside a loop is known, entry by entry, from there on: in later loops at the same depth by the
+index of that loop, and in deeper loops by the index of any loop around. An emitter decides whether it is kept in
+memory (NumPy keeps all) or computed again (loops keep what is dear): schedule.py.
+
+The folds: sum; max and min, where NaN wins; `peak`, the maximum as a shift needs it (NaN where it is −∞, or +∞ more
+than once: there the limit does not exist); argmax and argmin, the first at ties, where the first NaN wins; `nan`,
+whether any is NaN. Of no entry at all they are 0, −∞, +∞, NaN, 0, 0, False.
+
+An elementwise program has no loops: its row is one element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, TypeAlias
+
+from lossmith.language.expr import Expr, Free
+from lossmith.language.expr import Index as ExprIndex
+
+# ------------------------------------------------------------------ what is asked for
+
+
+@dataclass(frozen=True)
+class Output:
+    """One thing that a kernel computes, as an expression in its final, stable form.
+
+    `index` None means one number per row. `patches` are entries, at the label say, that have an expression of
+    their own: they are written after the loop over the classes.
+    """
+
+    name: str
+    index: Free | None
+    expr: Expr
+    patches: tuple[tuple[ExprIndex, Expr], ...] = ()
+
+
+# ------------------------------------------------------------------ indices and values
+
+
+@dataclass(frozen=True)
+class Each:
+    depth: int
+
+
+@dataclass(frozen=True)
+class AtLabel:
+    name: str
+
+
+@dataclass(frozen=True)
+class AtClass:
+    number: int
+
+
+@dataclass(frozen=True)
+class AtFound:
+    name: str
+
+
+Index: TypeAlias = Each | AtLabel | AtClass | AtFound
+
+
+@dataclass(frozen=True)
+class Number:
+    value: int | Fraction | float
+
+
+@dataclass(frozen=True)
+class Load:
+    input: str
+    index: Index | None
+
+
+@dataclass(frozen=True)
+class Param:
+    name: str
+    index: Index | None
+
+
+@dataclass(frozen=True)
+class Size:
+    pass
+
+
+@dataclass(frozen=True)
+class Position:
+    index: Index
+
+
+@dataclass(frozen=True)
+class Ref:
+    name: str
+    indices: tuple[Index, ...] = ()
+
+
+@dataclass(frozen=True)
+class Op:
+    op: str
+    args: tuple[Value, ...]
+
+
+Value: TypeAlias = Number | Load | Param | Size | Position | Ref | Op
+Type: TypeAlias = Literal["float", "bool", "int"]
+
+# ------------------------------------------------------------------ operations
+
+_F, _B, _I = "float", "bool", "int"
+OPERATIONS: dict[str, tuple[tuple[Type, ...], Type]] = {
+    # arithmetic; `over` is a division by what does not change in the loop and is at least 1
+    **dict.fromkeys(("add", "sub", "mul", "div", "over", "pow", "maximum", "minimum"), ((_F, _F), _F)),
+    **dict.fromkeys(("neg", "square", "sqrt"), ((_F,), _F)),
+    # gap(x, m) = x − m, and 0 where both are one infinity; scaled(a, x) = a·x, and 0 where a is 0
+    **dict.fromkeys(("gap", "scaled"), ((_F, _F), _F)),
+    **dict.fromkeys(
+        ("exp", "log", "log1p", "expm1", "abs", "sign", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin",
+         "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "sigmoid", "softplus", "log_cosh"),
+        ((_F,), _F),
+    ),
+    # choices: conditions and what they choose; what is not chosen does not matter
+    **dict.fromkeys((">", ">=", "=="), ((_F, _F), _B)),
+    **dict.fromkeys(("int>", "int>=", "int=="), ((_I, _I), _B)),
+    "not": ((_B,), _B),
+    **dict.fromkeys(("and", "or"), ((_B, _B), _B)),
+    "is_nan": ((_F,), _B),
+    "select": ((_B, _F, _F), _F),
+    # from one type to another
+    "indicator": ((_B,), _F),
+    "to_float": ((_I,), _F),
+}  # fmt: skip
+
+FOLDS: dict[str, tuple[Type, Type]] = {
+    "sum": (_F, _F), "max": (_F, _F), "min": (_F, _F), "peak": (_F, _F),
+    "argmax": (_F, _I), "argmin": (_F, _I), "nan": (_F, _B),
+}  # fmt: skip
+"""The type that each fold gathers, and the type of what comes out."""
+
+# ------------------------------------------------------------------ statements
+
+
+@dataclass(frozen=True)
+class Let:
+    name: str
+    depth: int
+    value: Value
+
+
+@dataclass(frozen=True)
+class Fold:
+    name: str
+    op: str
+    value: Value
+    where: Value | None = None
+
+
+@dataclass(frozen=True)
+class Reject:
+    name: str
+
+
+@dataclass(frozen=True)
+class Store:
+    output: str
+    value: Value
+
+
+@dataclass(frozen=True)
+class Patch:
+    output: str
+    index: Index
+    value: Value
+
+
+@dataclass(frozen=True)
+class Loop:
+    depth: int
+    body: tuple[Stmt, ...]
+
+
+Stmt: TypeAlias = Let | Fold | Reject | Store | Patch | Loop
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A hyperparameter of a program: a number (ndim 0) or one per class (ndim 1)."""
+
+    name: str
+    ndim: int
+    default: object = None
+
+
+@dataclass(frozen=True)
+class RowProgram:
+    """What a kernel does for one row (or one element); `outputs` says which have an entry per class."""
+
+    name: str
+    kind: Literal["row", "elementwise"]
+    inputs: tuple[str, ...]
+    labels: tuple[str, ...]
+    params: tuple[Parameter, ...]
+    outputs: tuple[tuple[str, bool], ...]
+    body: tuple[Stmt, ...]
+
+    @property
+    def depth(self) -> int:
+        """How deep the loops are nested."""
+        return max((s.depth for s in statements(self.body) if isinstance(s, Loop)), default=0)
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether an entry of an input may be read after a store at that entry, so that they must not share memory."""
+        last = [s for s in self.body if isinstance(s, Loop)][-1:]
+        inner = [s for loop in last for s in statements(loop.body)]
+        stores = any(isinstance(s, Store) for s in inner)
+        return stores and any(isinstance(s, Loop) for s in inner)
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self.body, ""))
+
+
+# ------------------------------------------------------------------ walking
+
+
+def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
+    """Yield every statement, those of loops after the loop itself."""
+    for stmt in body:
+        yield stmt
+        if isinstance(stmt, Loop):
+            yield from statements(stmt.body)
+
+
+def operands(stmt: Stmt) -> tuple[Value, ...]:
+    """Return the values that a statement computes."""
+    match stmt:
+        case Let(value=value) | Store(value=value) | Patch(value=value):
+            return (value,)
+        case Fold(value=value, where=where):
+            return (value,) if where is None else (value, where)
+        case _:
+            return ()
+
+
+def subvalues(value: Value) -> Iterator[Value]:
+    """Yield a value and all values in it."""
+    yield value
+    if isinstance(value, Op):
+        for arg in value.args:
+            yield from subvalues(arg)
+
+
+def map_value(value: Value, change: Callable[[Value], Value]) -> Value:
+    """Return the value with `change` applied to every part of it, from the leaves up."""
+    if isinstance(value, Op):
+        value = Op(value.op, tuple(map_value(a, change) for a in value.args))
+    return change(value)
+
+
+# ------------------------------------------------------------------ the form in which people read it
+
+_LETTERS = "kmnpqrabcdefgh"
+
+
+def letter(depth: int) -> str:
+    """Return the name of a loop's index: k, in it m, in it n."""
+    return _LETTERS[depth]
+
+
+def show_index(index: Index) -> str:
+    """Return an index as text."""
+    match index:
+        case Each(depth):
+            return letter(depth)
+        case AtLabel(name) | AtFound(name):
+            return name
+        case AtClass(number):
+            return str(number)
+
+
+def show(value: Value) -> str:
+    """Return a value as text, operations as calls."""
+    match value:
+        case Number(number):
+            return str(number)
+        case Load(name, index) | Param(name, index):
+            return name if index is None else f"{name}[{show_index(index)}]"
+        case Size():
+            return "K"
+        case Position(index):
+            return show_index(index)
+        case Ref(name, indices):
+            return name + (f"[{', '.join(map(show_index, indices))}]" if indices else "")
+        case Op(op, args):
+            return f"{op}({', '.join(map(show, args))})"
+
+
+def _lines(body: tuple[Stmt, ...], indent: str) -> Iterator[str]:
+    for stmt in body:
+        match stmt:
+            case Let(name, _, value):
+                yield f"{indent}{name} = {show(value)}"
+            case Fold(name, op, value, where):
+                condition = "" if where is None else f" where {show(where)}"
+                yield f"{indent}{name} <- {op} {show(value)}{condition}"
+            case Reject(name):
+                yield f"{indent}reject where {name}"
+            case Store(output, value):
+                yield f"{indent}{output} := {show(value)}"
+            case Patch(output, index, value):
+                yield f"{indent}{output}[{show_index(index)}] := {show(value)}"
+            case Loop(depth, inner):
+                yield f"{indent}for {letter(depth)}:"
+                yield from _lines(inner, indent + "    ")

@@ -1,0 +1,1 @@
+"""Linear models: scores = X·W + b under any loss."""
