@@ -3,7 +3,7 @@
     read        trace.py, reader.py       a function or a text becomes a Formula
     specialise  `specialised`             options that are known constants are folded in
     derive      differentiate.py          gradient and Hessian, by rules
-    split       `split_cases`             one form for most classes, one for each class with an indicator of its own
+    split       cases.py                  one form for most classes, one for each class with an indicator of its own
     stabilise   stabilize.py              each of those forms on its own
     lower       lower.py                  expressions become loops over the classes of one row
     emit        emit_numpy.py, emit_numba.py, and runtime.py, which runs the result over a batch
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from lossmith.calculus.cases import split_cases
 from lossmith.calculus.differentiate import Trail, differentiate
 from lossmith.calculus.hessian import LowRank, separate
 from lossmith.calculus.simplify import contract, simplify
@@ -21,18 +22,12 @@ from lossmith.calculus.stabilize import stabilize
 from lossmith.kernels.rowprogram import Output
 from lossmith.language.build import add, const, mul, reduce_, substitute
 from lossmith.language.expr import (
-    ZERO,
-    Bound,
-    Delta,
     Entry,
     Expr,
-    Free,
     Hyper,
-    Index,
     Label,
     fresh,
     named,
-    walk,
 )
 from lossmith.language.formula import Formula, Input, Role
 
@@ -48,7 +43,7 @@ def specialised(formula: Formula, constants: Mapping[str, float]) -> Formula:
     if not constants:
         return formula
     mapping = {Hyper(name, ()): const(value) for name, value in constants.items()}
-    expr = substitute(formula.expr, mapping)
+    expr = contract(substitute(formula.expr, mapping))
     kept = tuple(h for h in formula.hypers if h.name not in constants)
     definitions = tuple(replace(d, expr=substitute(d.expr, mapping)) for d in formula.definitions)
     return replace(formula, expr=expr, hypers=kept, definitions=definitions)
@@ -103,16 +98,6 @@ def hessian_product(formula: Formula, name: str) -> Expr:
             terms.append(mul(u, contract(reduce_("sum", index, along))))
         return simplify(add(*terms))[0]
     return contract(reduce_("sum", index, mul(substitute(result, {K: index}), Entry(DIRECTION, index))))
-
-
-def split_cases(expr: Expr, index: Free) -> tuple[Expr, tuple[tuple[Index, Expr], ...]]:
-    """Return the form of `expr` at most classes, and its form at each class that an indicator singles out."""
-    deltas = [n for n in walk(expr) if isinstance(n, Delta) and index in (n.i, n.j)]
-    partners = {d.j if d.i is index else d.i for d in deltas}
-    special = sorted((p for p in partners if not isinstance(p, Bound)), key=lambda p: p.digest)
-    off = {d: ZERO for d in deltas if not isinstance(d.i, Bound) and not isinstance(d.j, Bound)}
-    base = simplify(substitute(expr, off))[0]
-    return base, tuple((p, simplify(substitute(expr, {index: p}))[0]) for p in special)
 
 
 def outputs_for(formula: Formula, wanted: tuple[str, ...]) -> tuple[Output, ...]:

@@ -23,7 +23,7 @@ from lossmith.language.trace import trace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lossmith.calculus.derivation import Derivation
+    from lossmith.calculus.prose import Derivation
     from lossmith.check.report import CheckReport
     from lossmith.hessian import DiagonalPlusLowRank
 
@@ -232,7 +232,7 @@ class Loss:
     @property
     def derivation(self) -> Derivation:
         """Gradient and Hessian, derived line by line; prints in a terminal and renders in a notebook."""
-        from lossmith.calculus.derivation import derive
+        from lossmith.calculus.prose import derive
 
         return derive(self.display_formula())
 
@@ -313,16 +313,4 @@ def loss(definition: Callable[..., Any] | str, **names: Any) -> Loss:
     return made
 
 
-def resolve_loss(definition: Any) -> Loss:
-    """Return a loss from a Loss, a catalogue name, a formula, or a function."""
-    if isinstance(definition, Loss):
-        return definition
-    if isinstance(definition, str):
-        from lossmith import losses
-
-        found = losses.CATALOGUE.get(definition)
-        return found if found is not None else loss(definition)
-    return loss(definition)
-
-
-__all__ = ["FOLDED", "Loss", "loss", "resolve_loss"]
+__all__ = ["FOLDED", "Loss", "loss"]

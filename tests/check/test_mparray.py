@@ -40,7 +40,7 @@ def floats(x: Any) -> np.ndarray:
 
 NUMPY_FUNCTIONS: list[Callable[[Any, Any], Any]] = [
     lambda s, t: -np.log(t + 1) * np.exp(s) / (1 + s**2) - +s,
-    lambda s, t: 2.0**s + s // 1 if False else 2.0**s + (3 - s) / 7,
+    lambda s, t: 2.0**s + (3 - s) / 7,
     lambda s, t: np.sum(s) + np.mean(t) + np.max(s) + np.min(s) + s.sum() + s.mean() + s.max(),
     lambda s, t: np.sum(s, where=t > 0),
     lambda s, t: np.mean(s, where=t > 0),
@@ -64,7 +64,6 @@ NUMPY_FUNCTIONS: list[Callable[[Any, Any], Any]] = [
     lambda s, t: s @ (s[:, None] * t) + (s[:, None] * t) @ t,
     lambda s, t: np.ones_like(s) + np.zeros_like(s) + np.full_like(s, 3),
     lambda s, t: s.T + len(s) + s.shape[0] + s.size + s.ndim + np.size(s) + (s > 0).astype(float),
-    lambda s, t: 1 / 3 + s * 0 if s[0] > 0 else s,
 ]
 
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,11 @@ def test_polynomials_are_as_close_as_claimed(function: str, dtype: str) -> None:
             worst = max(worst, abs(near / exact(x) - 1))
     assert 0.9 * vecmath.POLYNOMIAL_ERROR[function][dtype] < worst
     assert worst <= vecmath.POLYNOMIAL_ERROR[function][dtype]
+
+
+def test_log_2_has_160_bits() -> None:
+    with mpmath.workprec(200):
+        assert int(mpmath.floor(mpmath.log(2) * 2**160)) / Fraction(2**160) == vecmath.LOG_2
 
 
 def test_docstrings_give_the_measured_errors() -> None:

@@ -53,10 +53,10 @@ def expressions(draw: st.DrawFn, depth: int = 4, scope: tuple[x.Index, ...] = (J
         case 13:
             return x.Held(below())
         case 14:
-            m = x.fresh()
+            m = x.fresh(f"m{len(scope)}")
             return build.softmax(m, below((*scope, m)), draw(st.sampled_from([*scope, Y])))
         case _:
-            m = x.fresh()
+            m = x.fresh(f"m{len(scope)}")
             op = draw(st.sampled_from(["sum", "sum", "max", "min", "logsumexp"]))
             cond = draw(st.sampled_from([x.TRUE, build.not_(build.delta(m, Y))]))
             if draw(st.integers(0, 4)) == 0:

@@ -1,4 +1,4 @@
-"""Reads the printed text of an expression back and computes it: an independent judge of parentheses.
+"""Reads printed text back and computes it: an independent judge of parentheses.
 
 The grammar is what a reader of mathematics assumes: juxtaposition is multiplication, a fraction
 holds one product above and one power below, Σ and max reach to the end of their product, and a
@@ -19,7 +19,8 @@ Meaning = Callable[[Env], float]
 K = 3
 
 _TOKEN = re.compile(
-    r"\s*(\d+(?:\.\d+)?×10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+|∞|\d+(?:\.\d+)?|[^\W\d_⁰¹²³⁴⁵⁶⁷⁸⁹]+|[⁰¹²³⁴⁵⁶⁷⁸⁹]+|.)", re.DOTALL
+    r"\s*(\d+(?:\.\d+)?×10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+|∞|\d+(?:\.\d+)?|[^\W\d_⁰¹²³⁴⁵⁶⁷⁸⁹]+|[⁰¹²³⁴⁵⁶⁷⁸⁹]+|.)",
+    re.DOTALL,
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {
@@ -96,8 +97,7 @@ class _Reader:
                 if bare:
                     raise Unreadable("log x/y")
                 divisor = self.factor()
-                top, divided = list(factors), True
-                factors = [lambda env: math.prod(f(env) for f in top) / divisor(env)]
+                factors, divided = [_quotient(factors, divisor)], True
             closed = bare
             if not (self.accept("·") or self._begins_factor()):
                 return lambda env: math.prod(f(env) for f in factors)
@@ -106,9 +106,9 @@ class _Reader:
         token = self.peek()
         if token in ("if", "otherwise", "and", "or", ""):
             return False
-        return token in ("(", "√", "{", "|") and not (token == "|" and self.in_bars) or bool(
-            re.match(r"[\d∞]|[^\W_]", token)
-        )
+        if token == "|":
+            return not self.in_bars
+        return token in ("(", "√", "{") or bool(re.match(r"[\d∞]|[^\W_]", token))
 
     bare = False
     in_bars = False
@@ -127,10 +127,10 @@ class _Reader:
         base = self.atom()
         if re.match(r"[⁰¹²³⁴⁵⁶⁷⁸⁹]", self.peek()):
             exponent = int(self.take().translate(_RAISED))
-            return lambda env: base(env) ** exponent
+            return lambda env: math.pow(base(env), exponent)
         if self.accept("^"):
             power = self.atom()
-            return lambda env: base(env) ** power(env)
+            return lambda env: math.pow(base(env), power(env))
         return base
 
     def atom(self) -> Meaning:
@@ -275,6 +275,10 @@ class _Reader:
         return lambda env: sign(left(env), right(env))
 
 
+def _quotient(top: list[Meaning], divisor: Meaning) -> Meaning:
+    return lambda env: math.prod(f(env) for f in top) / divisor(env)
+
+
 def _number(token: str) -> float:
     digits, _, exponent = token.partition("×10")
     return float(digits) * 10.0 ** int(exponent.translate(_RAISED) or 0)
@@ -319,7 +323,7 @@ def evaluate(node: Any, env: Env) -> float:
         case x.Mul(factors):
             return math.prod(of(f) for f in factors)
         case x.Pow(base, exponent):
-            return of(base) ** of(exponent)
+            return math.pow(of(base), of(exponent))
         case x.Held(body):
             return of(body)
         case x.Where(cond, then, other):

@@ -186,6 +186,24 @@ def test_plateau_cuts_the_step_and_ends() -> None:
     assert "no longer falls" in result.message
 
 
+def test_steps_too_long_to_fall_are_reported_without_overflow() -> None:
+    objective = regression()
+    result = run(minimize_sgd, objective, learning_rate=1e3, patience=2, random_state=0)
+    assert not result.converged
+    assert "not fallen below its start in 6 epochs of sgd" in result.message
+    assert "lower learning_rate (now 40)" in result.message
+    np.testing.assert_array_equal(result.W, 0)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_start_at_the_minimum_is_left_at_once(solver: Solver) -> None:
+    objective = regression()
+    flat = LinearObjective(Squared(), objective.X, np.zeros(N), 1, 0.1)
+    result = run(solver, flat)
+    assert result.converged
+    np.testing.assert_array_equal(result.W, 0)
+
+
 # ------------------------------------------------------------------ early stopping
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lossmith.calculus.rules import DERIVATIVE_RULES, LEAF_RULES, Rule
-from lossmith.calculus.simplify import contract, simplify
+from lossmith.calculus.rules import DERIVATIVE_RULES, LEAF_RULES, Rule, rewriting
+from lossmith.calculus.simplify import bottom_up, contract, simplify
 from lossmith.language.build import call, opened, rebuild, reduce_, substitute
-from lossmith.language.expr import Derivative, Expr, Held, Index, Node, Reduce, walk
+from lossmith.language.expr import Derivative, Expr, Held, Index, Node, Reduce, Softmax, walk
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,19 @@ def derivative(expr: Expr, name: str, wrt: Index | None) -> Expr:
     return differentiate(expr, name, wrt).result
 
 
+_SHARE = rewriting("softmax_from_log", "exp(x[i] - logsumexp(x))", "softmax(x)[i]")
+_LOG_SHARE = rewriting("log_softmax", "x[i] - logsumexp(x)", "log(softmax(x)[i])")
+
+
 def spelled_out(expr: Expr) -> Expr:
-    """Write logsumexp as log Σ exp, so that a derivation shows the chain rule through it."""
+    """Write what is to be differentiated as a textbook would.
+
+    Where probabilities stand in the expression, their logarithms are logarithms of them; elsewhere logsumexp is
+    log Σ exp, so that the derivation shows the chain rule through it.
+    """
+    expr = bottom_up(expr, lambda e: _SHARE.apply(e) or e)
+    if any(isinstance(n, Softmax) for n in walk(expr)):
+        expr = bottom_up(expr, lambda e: _LOG_SHARE.apply(e) or e)
 
     def visit(n: Node) -> Node:
         if isinstance(n, Reduce) and n.op == "logsumexp":

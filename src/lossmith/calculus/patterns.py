@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import TypeAlias, TypeGuard
+from typing import TypeAlias
 
 from lossmith.language.build import (
     add,
@@ -25,11 +25,9 @@ from lossmith.language.build import (
     rebuild,
     reduce_,
     softmax,
-    sub,
     substitute,
 )
 from lossmith.language.expr import (
-    ONE,
     TRUE,
     Add,
     ArgReduce,
@@ -196,13 +194,19 @@ def _match_parts(
         left = others[:k] + others[k + 1 :]
         for found in match(parts[0], other, bound):
             yield from _match_parts(parts[1:], left, found)
-        if _is_power(other) and not isinstance(parts[0], Var):  # p² holds a factor p
-            for found in match(parts[0], other.base, bound):
-                yield from _match_parts(parts[1:], [*left, power(other.base, sub(other.exponent, ONE))], found)
+        if not isinstance(parts[0], Var):  # p² holds a factor p, and 1/p² a factor 1/p
+            one, rest = _split_power(other)
+            for found in match(parts[0], one, bound) if rest is not None else ():
+                yield from _match_parts(parts[1:], [*left, rest], found)
 
 
-def _is_power(e: Expr) -> TypeGuard[Pow]:
-    return isinstance(e, Pow) and isinstance(e.exponent, Const) and e.exponent.value > 1
+def _split_power(e: Expr) -> tuple[Expr, Expr | None]:
+    """Split b² into b and b, and 1/b³ into 1/b and 1/b²; whole powers only."""
+    if isinstance(e, Pow) and isinstance(e.exponent, Const) and isinstance(e.exponent.value, int):
+        sign = 1 if e.exponent.value > 0 else -1
+        if e.exponent.value not in (1, -1):
+            return power(e.base, const(sign)), power(e.base, const(e.exponent.value - sign))
+    return e, None
 
 
 def fill(pattern: Node, bound: Bindings) -> Expr:

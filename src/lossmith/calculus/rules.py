@@ -123,9 +123,13 @@ def _d(e: Expr, like: Derivative) -> Expr:
 
 
 def _constant(e: Expr) -> Expr | None:
-    """What does not depend on the scores, or only in steps (an indicator), has the derivative 0."""
     assert isinstance(e, Derivative)
-    return None if depends(e.body, e.name) and not is_indicator(e.body) else ZERO
+    return None if depends(e.body, e.name) else ZERO
+
+
+def _step(e: Expr) -> Expr | None:
+    assert isinstance(e, Derivative)
+    return ZERO if is_indicator(e.body) else None
 
 
 def _linear(e: Expr) -> Expr | None:
@@ -223,6 +227,7 @@ def instantiate_cond(binder: Reduce | Softmax, at: Index) -> Expr:
 
 DERIVATIVE_RULES: tuple[Rule, ...] = (
     Rule("constant", "", _constant, "linearity", ("t[y]*0 + K",)),
+    Rule("step", "an indicator has derivative 0", _step, "linearity", ("(s[y] > 0)*1",)),
     Rule("linearity", "linearity", _linear, "linearity", ("3*s[y] + exp(s[0])", "sum(t*exp(s))")),
     Rule("product", "product rule", _product, "product", ("s[y]*exp(s[0])",)),
     Rule("power", "power rule", _power, "chain", ("(1 + s[y]**2)**1.5", "1/(1 + exp(s[y]))")),
@@ -264,9 +269,10 @@ def _softmax(e: Expr) -> Expr | None:
     return Held(mul(p, sub(_d(instantiate(p, p.at), e), mean)))
 
 
+LEAF = "∂s_m/∂s_j = 1{m=j}"
 LEAF_RULES: tuple[Rule, ...] = (
     *DERIVATIVE_RULES,
-    Rule("entry", "∂s_m/∂s_j = 1{m=j}", _entry, "leaf", ("s[y]",)),
+    Rule("entry", LEAF, _entry, "leaf", ("s[y]",)),
     Rule("softmax", "∂p_i/∂s_j = p_i (1{i=j} − p_j)", _softmax, "leaf", ("softmax(s)[y]", "softmax(2*s)[0]")),
 )
 
@@ -315,6 +321,7 @@ RECOGNITION: tuple[Rule, ...] = (
     rewriting("sigmoid_of_minus", "1/(1 + exp(a))", "sigmoid(-a)", title="definition of σ"),
     rewriting("sigmoid_from_exp", "exp(a)*sigmoid(-a)", "sigmoid(a)", title="definition of σ"),
     rewriting("sigmoid_from_minus_exp", "exp(-a)*sigmoid(a)", "sigmoid(-a)", title="definition of σ"),
+    rewriting("sigmoid_slope", "exp(-a)/(1 + exp(-a))**2", "sigmoid(a)*(1 - sigmoid(a))", title="definition of σ"),
     rewriting("tanh_definition", "sinh(a)/cosh(a)", "tanh(a)", title="definition of tanh"),
     rewriting("exp_of_log", "exp(log(a))", "a", a="positive"),
     rewriting("sign_times_abs", "sign(a)*abs(a)", "a", title="sign(x)|x| = x"),

@@ -194,11 +194,14 @@ def _indicators_joined(e: Add) -> Expr:
 
 
 def select(e: Mul) -> Expr:
-    """Use 1{j=y} in a product: the other factors may have y for j."""
+    """Use 1{j=y} in a product: the other factors may have y for j; of two free indices the first in the alphabet."""
     for f in e.factors:
         if isinstance(f, Delta) and isinstance(f.i, Free):
+            old, new = f.i, f.j
+            if isinstance(new, Free) and old.name < new.name:
+                old, new = new, old
             rest = mul(*(g for g in e.factors if g is not f))
-            chosen = substitute(rest, {f.i: f.j})
+            chosen = substitute(rest, {old: new})
             if chosen is not rest:
                 return mul(f, chosen)
     return e

@@ -1,7 +1,7 @@
-"""Arrays of numbers of many digits, on which a loss function runs as it stands: the definition itself.
+"""Arrays of numbers of many digits, on which a loss function runs as it stands.
 
-Nothing is traced and no formula is built: NumPy hands each call to `MpArray` through its protocols, and
-it is carried out at once. So this is a reference that shares no code with the tracer.
+Nothing is traced and no formula is built: NumPy hands each call to `MpArray` through its protocols,
+and it is carried out at once. So this is a reference that shares no code with the tracer.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ def _folded(
     """Apply `fold` to the numbers along the axes, to those with `where` only."""
     data = x.data
     kept_where = np.ones(data.shape, bool)
-    if where is not None and where is not np._NoValue:
+    if where is not None:
         kept_where = np.broadcast_to(_objects(where, x.arithmetic.ctx).astype(bool), data.shape)
     axes = range(data.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     axes = sorted({a % data.ndim for a in axes})
@@ -269,8 +269,7 @@ def _mean(x: MpArray, axis: Any = None, **options: Any) -> MpArray:
 def _extremum(largest: bool) -> Callable[..., MpArray]:
     def extremum(x: MpArray, axis: Any = None, *, initial: Any = None, **options: Any) -> MpArray:
         o = x.arithmetic
-        started = initial is not None and initial is not np._NoValue
-        start = [exactly(_unwrapped(initial), o.ctx)] if started else []
+        start = [] if initial is None else [exactly(_unwrapped(initial), o.ctx)]
 
         def fold(values: list[Real]) -> Real:
             values = values + start
@@ -345,8 +344,8 @@ def _classes(x: MpArray) -> MpArray:
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:
-    """Drop the options that NumPy passes on with no value, and refuse the unknown."""
-    given = {k: v for k, v in options.items() if v is not None and v is not np._NoValue}
+    """Drop the options without a value, and refuse the unknown."""
+    given = {k: v for k, v in options.items() if v is not None}
     unknown = given.keys() - {"where", "keepdims"}
     if unknown:
         raise TypeError(f"no option {min(unknown)}= on MpArray")

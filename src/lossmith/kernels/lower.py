@@ -15,7 +15,6 @@ from lossmith.kernels.rowprogram import (
     Let,
     Load,
     Loop,
-    Number,
     Op,
     Output,
     Param,
@@ -25,7 +24,6 @@ from lossmith.kernels.rowprogram import (
     Ref,
     Reject,
     RowProgram,
-    Size,
     Stmt,
     Store,
     Value,
@@ -36,7 +34,7 @@ from lossmith.language import build, expr
 from lossmith.language.formula import Formula
 
 RESERVED = ("np", "F", "K", "rows", "classes", "dtype", "value", "scale", "factor", "weight", "start", "stop", "i", "j",
-            "k", "n", "part", "peak", "gap", "x")  # fmt: skip
+            "k", "n", "part", "peak", "gap", "x", "w", "N", "block", "equal")  # fmt: skip
 """Names that generated code uses for its own purposes."""
 
 
@@ -68,8 +66,10 @@ class _Lowering:
         self.entries: list[tuple[str, Term]] = []  # outputs with one entry per class
         self.numbers: list[tuple[str, Term]] = []  # outputs with one number per row, or element
         self.patches: list[tuple[str, Index, Term | None, Term]] = []
+        self.bad: Term | None = None
         for output in outputs:
             self._take(output)
+        self._share_maxima()
         self.elementwise = formula.kind == "elementwise"
         self.bad = self._nan_check()
         reachable = postorder(self.roots())
@@ -77,8 +77,8 @@ class _Lowering:
         self.named: dict[Term, str] = {}
         self.namer = Namer([*RESERVED, *self.inputs, *self._labels(), *(h.name for h in formula.hypers),
                             *(o.name for o in outputs)])  # fmt: skip
-        self.to_name = _worth_a_name(reachable, self.roots())
-        self.found_at = {t for t in reachable if t.kind == "shift"}
+        stored = {t for _, t in self.entries if t.scope == 0 and t.kind != "leaf"}
+        self.to_name = _worth_a_name(reachable, self.roots()) | stored | ({self.bad} if self.bad else set())
 
     def _take(self, output: Output) -> None:
         if output.index is None:
@@ -90,6 +90,19 @@ class _Lowering:
             place = self.terms.leaf(Position, None, at)
             found = place.args[0] if place.args else None
             self.patches.append((output.name, place.leaf.index, found, self.terms.number(e)))
+
+    def _share_maxima(self) -> None:
+        """Let a maximum that something is also a gap below be that same peak."""
+        reachable = postorder([*(t for _, t in self.numbers), *(t for *_, t in self.patches), *(t for _, t in self.entries)])
+        peaks = {t.args: t for t in reachable if t.op == "peak"}
+        same = {t: peaks[t.args] for t in reachable if t.kind == "fold" and t.op == "max" and t.args in peaks}
+        if not same:
+            return
+        for term in reachable:
+            term.args = tuple(same.get(a, a) for a in term.args)
+        self.numbers = [(n, same.get(t, t)) for n, t in self.numbers]
+        self.entries = [(n, same.get(t, t)) for n, t in self.entries]
+        self.patches = [(n, i, f, same.get(t, t)) for n, i, f, t in self.patches]
 
     def roots(self) -> list[Term]:
         """Return every term that the program must compute, those of the stores last."""
@@ -110,7 +123,6 @@ class _Lowering:
 
     def _nan_check(self) -> Term | None:
         """Return the condition under which a score of the row is NaN, or None if every output shows that by itself."""
-        self.bad = None
         roots = self.roots()
         conditions: list[Term] = []
         for name in (i.name for i in self.formula.of_role("scores")):
@@ -246,16 +258,15 @@ def _worth_a_name(reachable: list[Term], roots: list[Term]) -> set[Term]:
     uses: dict[Term, int] = {}
     names: set[Term] = {t.args[0] for t in reachable if t.kind == "shift"}
     for term in reachable:
-        inner = max((a.scope for a in term.args), default=0) if term.kind == "fold" else term.scope
+        inside = term.scope + (term.kind == "fold")
         for a in term.args:
             uses[a] = uses.get(a, 0) + 1
-            if a.scope < max(inner, term.scope + (term.kind == "fold")):
+            if a.scope < inside:
                 names.add(a)
     for term in roots:
         uses[term] = uses.get(term, 0) + 1
     names |= {t for t, n in uses.items() if n > 1}
-    names |= {t for t in reachable if t.op == "is_nan"}
-    plain = {t for t in names if t.kind == "leaf" and not _is_gathered(t)}
+    plain = {t for t in names if (t.kind == "leaf" and not _is_gathered(t)) or t.op == "to_float"}
     reads = {t for t in reachable if isinstance(t.leaf, Load) and t.leaf.index is not None and t.scope == 0}
     return (names - plain) | reads
 
@@ -263,6 +274,3 @@ def _worth_a_name(reachable: list[Term], roots: list[Term]) -> set[Term]:
 def _is_gathered(term: Term) -> bool:
     """Whether a leaf is an entry at a class that differs from row to row."""
     return isinstance(term.leaf, Load | Param) and isinstance(term.leaf.index, AtLabel | AtFound)
-
-
-__all__ = ["Number", "Size", "lower"]

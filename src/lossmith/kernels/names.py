@@ -63,13 +63,15 @@ def _fold(term: Term) -> str:
     if term.op == "sum":
         if value.op == "number":
             return "ties" if _is_tie(term.args[-1]) else "count"
-        return "rest" if _is_over_others(term) else "total"
+        return "others" if _is_over_others(term) else "total"
     return {"peak": "m", "max": "top", "min": "low", "argmax": "at_top", "argmin": "at_low", "nan": "bad"}[term.op]
 
 
 def _condition(term: Term) -> str:
     if _is_tie(term):
         return "is_top"
+    if term.op in ("is_nan", "nan", "or"):
+        return "bad"
     return "is_label" if term.op == "int==" else "hit"
 
 

@@ -51,13 +51,13 @@ __all__ = [
 # tests/kernels/test_vecmath.py holds the functions to them: in float32 on all finite inputs, in
 # float64 on random and hard ones, against 50 digits.
 MAX_ULP: dict[str, dict[str, float]] = {
-    "exp": {"float32": 1.0, "float64": 0.81},
-    "expm1": {"float32": 1.0, "float64": 0.97},
-    "log": {"float32": 1.0, "float64": 0.93},
-    "log1p": {"float32": 1.0, "float64": 0.94},
-    "sigmoid": {"float32": 1.0, "float64": 0.8},
-    "softplus": {"float32": 1.0, "float64": 1.02},
-    "tanh": {"float32": 1.0, "float64": 0.79},
+    "exp": {"float32": 0.8, "float64": 0.81},
+    "expm1": {"float32": 0.93, "float64": 0.97},
+    "log": {"float32": 0.92, "float64": 0.93},
+    "log1p": {"float32": 0.92, "float64": 0.94},
+    "sigmoid": {"float32": 0.77, "float64": 0.8},
+    "softplus": {"float32": 1.03, "float64": 1.02},
+    "tanh": {"float32": 0.77, "float64": 0.79},
 }
 
 # Coefficients, lowest power first, of q in exp(r) = 1 + r + r²·q(r) for |r| ≤ log(2)/2 and of p in

@@ -40,7 +40,10 @@ _OPERATORS = {
     "Σ": r"\sum", "max": r"\max", "min": r"\min",
     "argmax": r"\operatorname*{arg\,max}", "argmin": r"\operatorname*{arg\,min}",
 }  # fmt: skip
-_OWN_COMMAND = frozenset("log exp max min sin cos tan sinh cosh tanh arcsin arccos arctan".split())
+_OWN_COMMAND = frozenset({
+    "log", "exp", "max", "min", "sin", "cos", "tan", "sinh", "cosh", "tanh",
+    "arcsin", "arccos", "arctan",
+})  # fmt: skip
 _SIGNS = {"=": "=", "≠": r"\neq", ">": ">", "<": "<", "≥": r"\geq", "≤": r"\leq"}
 _ESCAPES = str.maketrans({c: "\\" + c for c in "_#$%&{}"})
 

@@ -219,8 +219,6 @@ def fraction(top: Layout, bottom: Layout) -> Fraction:
     """Return top/bottom with the parentheses that one-line text needs."""
     if precedence(top) == ADD or open_right(top) or isinstance(top, Fraction | Differential):
         top = Fenced(top, "linear")
-    elif isinstance(top, Product) and any(isinstance(f, Differential) for f in top.factors):
-        top = Fenced(top, "linear")
     if precedence(bottom) < POW and not isinstance(bottom, BigOperator):
         bottom = Fenced(bottom, "linear")
     return Fraction(top, bottom)
@@ -257,9 +255,8 @@ def _digits_meet(left: Layout, right: Layout) -> bool:
 def power(base: Layout, exponent: Layout) -> Layout:
     """Return base^exponent; functions other than σ and softmax are put in parentheses."""
     function = base.function if isinstance(base, Application) else None
-    if precedence(base) < ATOM or isinstance(base, Cases):
-        base = Fenced(base)
-    elif isinstance(function, Symbol) and function.text != "σ":
+    named = isinstance(function, Symbol) and function.text != "σ"
+    if precedence(base) < ATOM or isinstance(base, Cases) or named:
         base = Fenced(base)
     if not isinstance(exponent, Symbol | Numeral) or precedence(exponent) < ATOM:
         exponent = Fenced(exponent, "linear")

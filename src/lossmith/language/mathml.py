@@ -29,7 +29,9 @@ from lossmith.language.layout import (
 )
 from lossmith.language.notation import layout_of
 
-_APPLY, _TIMES, _COMMA = "\N{FUNCTION APPLICATION}", "\N{INVISIBLE TIMES}", "\N{INVISIBLE SEPARATOR}"
+_APPLY = "\N{FUNCTION APPLICATION}"
+_TIMES = "\N{INVISIBLE TIMES}"
+_COMMA = "\N{INVISIBLE SEPARATOR}"
 _ONE = "<mn>\N{MATHEMATICAL BOLD DIGIT ONE}</mn>"
 _PARTIAL = "<mi>∂</mi>"
 _OPERATORS = {"Σ": "∑", "argmax": "arg max", "argmin": "arg min"}

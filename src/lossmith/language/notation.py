@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from lossmith.language import layout as lay
 from lossmith.language.abbreviate import abbreviate
-from lossmith.language.build import coefficient, const, is_indicator, neg, opened, substitute
+from lossmith.language.build import coefficient, const, opened, substitute
 from lossmith.language.build import power as power_of
 from lossmith.language.elementary import FUNCTIONS
 from lossmith.language.expr import (
@@ -47,7 +47,6 @@ from lossmith.language.expr import (
     Softmax,
     Var,
     Where,
-    children,
     level_of,
     walk,
 )
@@ -214,7 +213,7 @@ class _Writer:
     # -------------------------------------------------------------- sums and products
 
     def sum(self, expr: Add) -> Layout:
-        """A positive term leads; a positive number does, unless it is added to plain symbols."""
+        """Put a positive term first: a number, unless it is added to plain symbols."""
         terms = sorted(expr.terms, key=term_rank)
         plain = any(isinstance(coefficient(t)[1], PLAIN_TERMS) for t in terms)
         signed = [(*self.term(t), t) for t in terms]

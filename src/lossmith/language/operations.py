@@ -1,222 +1,29 @@
-"""What can be written in a loss: NumPy's functions and lossmith's, on traced values.
+"""What can be written in a loss, second part: what runs over the classes.
 
-One function each, entered into OPERATIONS under its NumPy name. The elementary ones come from the table
-of elementary.py; the others are spelled out in terms of those, of sums and of maxima.
+Importing this fills OPERATIONS: it brings the functions of entrywise.py with it.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from fractions import Fraction
 from typing import Any
 
 from lossmith.errors import FormulaError
 from lossmith.language import build
-from lossmith.language.elementary import FUNCTIONS
-from lossmith.language.expr import ONE, TRUE, ZERO, Expr, fresh
+from lossmith.language.entrywise import add, condition, divide, negative, sqrt, square, subtract
+from lossmith.language.expr import ONE, TRUE, Expr, fresh
+from lossmith.language.limits import check_nesting
 from lossmith.language.traced import (
     AXES,
     OPERATIONS,
     Traced,
-    as_index,
     class_number,
-    entrywise,
+    count_of_axes,
     joint,
     lift,
     operation,
 )
-
-HALF = build.const(Fraction(1, 2))
-
-# ------------------------------------------------------------------ entry by entry
-
-
-def _enter_elementary(name: str) -> None:
-    if FUNCTIONS[name].arity == 1:
-
-        def unary(x: Any, /) -> Traced:
-            return entrywise(lambda a: build.call(name, a), x)
-
-        OPERATIONS[name] = unary
-    else:
-
-        def binary(a: Any, b: Any, /) -> Traced:
-            return entrywise(lambda a, b: build.call(name, a, b), a, b)
-
-        OPERATIONS[name] = binary
-
-
-for _name in FUNCTIONS:
-    if _name != "scaled":  # what stabilisation writes, not people
-        _enter_elementary(_name)
-for _alias, _name in {
-    "absolute": "abs", "fabs": "abs", "fmax": "maximum", "fmin": "minimum",
-    "asin": "arcsin", "acos": "arccos", "atan": "arctan",
-    "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh",
-}.items():  # fmt: skip
-    OPERATIONS[_alias] = OPERATIONS[_name]
-
-
-@operation("add")
-def add(a: Any, b: Any, /) -> Traced:
-    return entrywise(build.add, a, b)
-
-
-@operation("subtract")
-def subtract(a: Any, b: Any, /) -> Traced:
-    return entrywise(build.sub, a, b)
-
-
-@operation("multiply")
-def multiply(a: Any, b: Any, /) -> Traced:
-    return entrywise(build.mul, a, b)
-
-
-@operation("divide", "true_divide")
-def divide(a: Any, b: Any, /) -> Traced:
-    if lift(b).expr is ZERO:
-        raise ZeroDivisionError
-    return entrywise(build.div, a, b)
-
-
-@operation("power", "pow", "float_power")
-def power(a: Any, b: Any, /) -> Traced:
-    return entrywise(build.power, a, b)
-
-
-@operation("negative")
-def negative(x: Any, /) -> Traced:
-    return entrywise(build.neg, x)
-
-
-@operation("positive")
-def positive(x: Any, /) -> Traced:
-    return lift(x)
-
-
-@operation("square")
-def square(x: Any, /) -> Traced:
-    return power(x, 2)
-
-
-@operation("sqrt")
-def sqrt(x: Any, /) -> Traced:
-    return entrywise(lambda a: build.power(a, HALF), x)
-
-
-@operation("reciprocal")
-def reciprocal(x: Any, /) -> Traced:
-    return divide(1, x)
-
-
-@operation("exp2")
-def exp2(x: Any, /) -> Traced:
-    return power(2, x)
-
-
-@operation("log2")
-def log2(x: Any, /) -> Traced:
-    return _log_to_base(2, x)
-
-
-@operation("log10")
-def log10(x: Any, /) -> Traced:
-    return _log_to_base(10, x)
-
-
-def _log_to_base(base: int, x: Any) -> Traced:
-    log = build.call("log", build.const(base))
-    return entrywise(lambda a: build.div(build.call("log", a), log), x)
-
-
-@operation("logaddexp")
-def logaddexp(a: Any, b: Any, /) -> Traced:
-    return entrywise(lambda a, b: build.add(a, build.call("softplus", build.sub(b, a))), a, b)
-
-
-@operation("clip")
-def clip(x: Any, /, min: Any = None, max: Any = None) -> Traced:
-    x = lift(x)
-    if min is not None:
-        x = OPERATIONS["maximum"](x, min)
-    return x if max is None else OPERATIONS["minimum"](x, max)
-
-
-# ------------------------------------------------------------------ conditions
-
-
-def _enter_comparison(name: str, op: str) -> None:
-    def comparison(a: Any, b: Any, /) -> Traced:
-        return entrywise(lambda a, b: build.compare(op, a, b), a, b)
-
-    OPERATIONS[name] = comparison
-
-
-for _name, _op in {
-    "greater": ">", "greater_equal": ">=", "less": "<", "less_equal": "<=",
-    "equal": "==", "not_equal": "!=",
-}.items():  # fmt: skip
-    _enter_comparison(_name, _op)
-
-
-def condition(value: Any, where: str) -> Traced:
-    """Return a value that is 0 or 1; refuse any other."""
-    found = lift(value)
-    if not build.is_indicator(found.expr):
-        raise FormulaError(
-            f"{where} a condition, such as s > 0 or classes != y",
-            hint="comparisons need parentheses of their own beside & and |: (a > 0) & (b > 0)",
-        )
-    return found
-
-
-@operation("logical_and", "bitwise_and")
-def logical_and(a: Any, b: Any, /) -> Traced:
-    return entrywise(build.mul, condition(a, "& needs"), condition(b, "& needs"))
-
-
-@operation("logical_or", "bitwise_or")
-def logical_or(a: Any, b: Any, /) -> Traced:
-    return logical_not(
-        logical_and(
-            logical_not(condition(a, "| needs")),
-            logical_not(condition(b, "| needs")),
-        )
-    )
-
-
-@operation("logical_not", "invert", "bitwise_not")
-def logical_not(x: Any, /) -> Traced:
-    return entrywise(build.not_, condition(x, "~ needs"))
-
-
-@operation("where")
-def where(cond: Any, a: Any, b: Any, /) -> Traced:
-    return entrywise(build.where, condition(cond, "where needs, as its first argument,"), a, b)
-
-
-@operation("heaviside")
-def heaviside(x: Any, at_zero: Any, /) -> Traced:
-    return where(OPERATIONS["equal"](x, 0), at_zero, OPERATIONS["greater"](x, 0))
-
-
-@operation("ones_like")
-def ones_like(x: Any, /) -> Traced:
-    return Traced(ONE, lift(x).full)
-
-
-@operation("zeros_like")
-def zeros_like(x: Any, /) -> Traced:
-    return Traced(ZERO, lift(x).full)
-
-
-@operation("full_like")
-def full_like(x: Any, value: Any, /) -> Traced:
-    return add(zeros_like(x), value)
-
-
-# ------------------------------------------------------------------ over the classes
 
 
 def _places(x: Traced, axis: Any, name: str) -> list[int]:
@@ -224,7 +31,7 @@ def _places(x: Traced, axis: Any, name: str) -> list[int]:
     if not x.ndim:
         raise FormulaError(
             f"{name} of a single number: there is nothing to run over",
-            hint="maximum(a, b) and minimum(a, b) are for two numbers" if name in _EXTREMA else None,
+            hint=_FOR_TWO if name in _EXTREMA else None,
         )
     chosen = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     places: set[int] = set()
@@ -232,15 +39,16 @@ def _places(x: Traced, axis: Any, name: str) -> list[int]:
         if isinstance(number, bool) or not isinstance(number, int):
             raise FormulaError(
                 f"the axis of {name} must be an integer",
-                hint="maximum(a, b) is the larger of two" if name in _EXTREMA else None,
+                hint=_FOR_TWO if name in _EXTREMA else None,
             )
         if not -x.ndim <= number < x.ndim:
-            raise FormulaError(f"{name} over axis {number}: the value has {x.ndim} of them")
+            raise FormulaError(f"{name} over axis {number}: the value has {count_of_axes(x.ndim)}")
         places.add(x.ndim - 1 - number % x.ndim)
     return sorted(places)
 
 
 _EXTREMA = ("max", "min")
+_FOR_TWO = "maximum(a, b) and minimum(a, b) are for two numbers"
 
 
 def _without_axes(expr: Expr, full: tuple[bool, ...], places: list[int], keep: bool) -> Traced:
@@ -267,6 +75,7 @@ def _reduced(op: str, x: Traced, axis: Any, cond: Any, keepdims: bool, name: str
     if restriction is not TRUE and not indices:
         raise FormulaError(f"where= of {name} over an axis of length 1 is not supported")
     expr = x.expr
+    check_nesting(len(indices) + max(expr.height, restriction.height))
     for index in indices:
         expr = build.reduce_(op, index, expr, restriction if index is named_by[0] else TRUE)
     return _without_axes(expr, x.full, places, keepdims)
@@ -319,9 +128,7 @@ def _is(value: Any, number: float) -> bool:
 
 
 @operation("logsumexp")
-def logsumexp(
-    x: Any, /, axis: Any = None, *, where: Any = None, keepdims: bool = False
-) -> Traced:
+def logsumexp(x: Any, /, axis: Any = None, *, where: Any = None, keepdims: bool = False) -> Traced:
     return _reduced("logsumexp", lift(x), axis, where, keepdims, "logsumexp")
 
 
@@ -339,6 +146,7 @@ def _arg_reduced(op: str, x: Traced, axis: Any) -> Traced:
     places = _places(x, axis, f"arg{op}")
     if len(places) != 1 or not x.full[x.ndim - 1 - places[0]]:
         raise FormulaError(f"arg{op} runs over one axis of classes", hint="give axis=0 or axis=1")
+    check_nesting(1 + x.expr.height)
     found = class_number(build.arg_reduce(op, AXES[places[0]], x.expr))
     return _without_axes(found, x.full, places, keep=False)
 
@@ -349,6 +157,7 @@ def matmul(a: Any, b: Any, /) -> Traced:
     contracted = (AXES[0], AXES[0 if b.ndim == 1 else 1])
     if not a.ndim or not b.ndim or max(a.ndim, b.ndim) > 2 or not (a.full[-1] and b.full[0]):
         raise FormulaError("a @ b needs two rows, or tables, of classes", hint="use a * b")
+    check_nesting(1 + max(a.expr.height, b.expr.height))
     m = fresh()
     left = build.substitute(a.expr, {contracted[0]: m})
     right = build.substitute(b.expr, {contracted[1]: m})
@@ -371,7 +180,7 @@ def norm(x: Any, /, ord: Any = None, axis: Any = None) -> Traced:
     raise FormulaError("norm has the orders 1, 2 and inf")
 
 
-# ------------------------------------------------------------------ lossmith's own
+# ------------------------------------------------------------------ softmax
 
 
 @operation("softmax")
@@ -379,6 +188,7 @@ def softmax(x: Any, /, axis: int = -1, *, where: Any = None) -> Traced:
     x = lift(x)
     places = _places(x, axis, "softmax")
     index = AXES[places[0]]
+    check_nesting(1 + x.expr.height)
     if len(places) != 1 or not x.full[x.ndim - 1 - places[0]]:
         raise FormulaError("softmax runs over one axis of classes")
     if where is None:
@@ -400,44 +210,7 @@ def softmin(x: Any, /, axis: int = -1) -> Traced:
     return softmax(negative(x), axis)
 
 
-@operation("log_sigmoid")
-def log_sigmoid(x: Any, /) -> Traced:
-    return negative(OPERATIONS["softplus"](negative(x)))
-
-
-@operation("relu")
-def relu(x: Any, /) -> Traced:
-    return OPERATIONS["maximum"](x, 0)
-
-
-@operation("leaky_relu")
-def leaky_relu(x: Any, /, slope: Any = 0.01) -> Traced:
-    return where(OPERATIONS["greater"](x, 0), x, multiply(slope, x))
-
-
-@operation("silu")
-def silu(x: Any, /) -> Traced:
-    return multiply(x, OPERATIONS["sigmoid"](x))
-
-
-@operation("classes")
-def classes(like: Any = None, /) -> Traced:
-    """Return the row 0, 1, …, K−1; the argument only says where K comes from."""
-    del like
-    return Traced(class_number(AXES[0]), (True,))
-
-
-@operation("onehot")
-def onehot(y: Any, like: Any = None, /) -> Traced:
-    """Return the row with 1 at the label and 0 elsewhere; `like` only says where K comes from."""
-    del like
-    label = lift(y)
-    if label.full:
-        raise FormulaError("onehot takes a single label")
-    return Traced(build.delta(AXES[0], as_index(label)), (True,))
-
-
 REDUCTIONS = frozenset(
     name for name, f in OPERATIONS.items() if "axis" in inspect.signature(f).parameters
 )
-"""What runs over the classes; in formulas, their axis is named: max(a, b) is never the larger of two."""
+"""What runs over the classes; in a text their axis is named: max(x, axis=0)."""

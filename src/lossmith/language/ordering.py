@@ -41,7 +41,7 @@ _PLAIN = ("name", "op", "function", "value", "number", "level")
 
 
 def index_rank(index: Index) -> tuple[int, str]:
-    order = {Free: 0, Bound: 0, Label: 1, Fixed: 2}
+    order: dict[type[Index], int] = {Free: 0, Bound: 0, Label: 1, Fixed: 2}
     return order.get(type(index), 3), spelling(index)
 
 
@@ -116,7 +116,7 @@ def _is_fixed_sum(sum_: Add) -> bool:
 
 
 def term_rank(term: Expr) -> tuple[int, str, int, int, str]:
-    """Return the place of a term: entries by name, then the rest, hyperparameters, 1{…}, numbers."""
+    """Return the place of a term: entries, then the rest, hyperparameters, 1{…}, numbers."""
     rest = coefficient(term)[1]
     spelled = spelling(rest)
     if isinstance(term, Const):

@@ -1,7 +1,7 @@
-"""From text to the formula of a loss: Python's parser, an allow-list of node types, traced values.
+"""From text to the formula of a loss: Python's parser, an allow-list of nodes, traced values.
 
-The text is parsed and never evaluated or compiled: each allowed node is carried out on traced values
-by the same OPERATIONS as a traced Python function, so both front ends give the same expression.
+The text is parsed and never evaluated or compiled: each allowed node is carried out on traced
+values by the same OPERATIONS as a traced Python function, so both give the same expression.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 from lossmith.errors import FormulaError
-from lossmith.language import build, source
+from lossmith.language import source
 from lossmith.language.expr import Size
 from lossmith.language.formula import ROLES_BY_NAME, Formula, Hyperparameter, Input, Role
 from lossmith.language.operations import OPERATIONS, REDUCTIONS
@@ -22,7 +22,8 @@ from lossmith.language.source import Source
 from lossmith.language.trace import formula_of, hyperparameter, role_of, traced_hyper, traced_input
 from lossmith.language.traced import Traced, apply, index, lift
 
-Keyword: TypeAlias = "float | Sequence[float] | Role | Any"
+Keyword: TypeAlias = Any
+"""A number, a sequence of numbers, a Role, or an annotation that holds one."""
 
 CONSTANTS: dict[str, Callable[[], Traced]] = {
     "K": lambda: Traced(Size()),
@@ -63,11 +64,11 @@ def read(text: str, /, **keywords: Keyword) -> Formula:
     Parameters
     ----------
     text : str
-        Lines (or parts between semicolons) `name = expression`, and last the loss itself, in NumPy's
-        words: "p = softmax(s); -log(p[y])".
+        Lines (or parts between semicolons) `name = expression`, and last the loss itself, in
+        NumPy's words: "p = softmax(s); -log(p[y])".
     **keywords : float, sequence of float, or role
-        The hyperparameters with their defaults, a number or one for each class; and the inputs other than
-        s, y and t with their roles, such as `a=lm.Scores`.
+        The hyperparameters with their defaults, a number or one for each class; and the inputs
+        other than s, y and t with their roles, such as `a=lm.Scores`.
 
     Returns
     -------
@@ -81,7 +82,10 @@ def read(text: str, /, **keywords: Keyword) -> Formula:
     where = Source(text)
     statements = source.parse(where)
     reader = _Reader(where, *_declared(keywords))
-    value = reader.run(statements)
+    try:
+        value = reader.run(statements)
+    except RecursionError:  # the caller stood deep in the stack already
+        raise FormulaError("the formula is nested too deeply") from None
     reader.refuse_unused()
     try:
         inputs = reader.used_inputs()
@@ -119,6 +123,7 @@ class _Reader:
         self.given = {name: traced_input(Input(name, role)) for name, role in roles.items()}
         self.given.update({h.name: traced_hyper(h) for h in hypers})
         self.definitions: dict[str, Traced] = {}
+        self.targets: dict[str, ast.Name] = {}
         self.used: set[str] = set()
 
     # -------------------------------------------------------------- statements
@@ -155,9 +160,9 @@ class _Reader:
         if name in self.definitions:
             raise self.error(target, f"{name} is defined twice", "choose another name")
         if name in CONSTANTS or name in self.given:
-            meaning = "the formula language" if name in CONSTANTS else "this loss"
-            raise self.error(target, f"{name} already has a meaning in {meaning}", "choose another name")
+            raise self.error(target, f"{name} already has a meaning", "choose another name")
         self.definitions[name] = self.value(statement.value)
+        self.targets[name] = target
 
     # -------------------------------------------------------------- expressions
 
@@ -198,7 +203,7 @@ class _Reader:
 
     def unknown(self, node: ast.AST, name: str, known: list[str]) -> FormulaError:
         meant = source.suggestion(name, known)
-        declared = f"pass a hyperparameter with its value, as in {name}=1.0, or an input with its role"
+        declared = f"pass a hyperparameter with its value ({name}=1.0), an input with its role"
         hint = f"{meant} Otherwise {declared}" if meant else declared
         return self.error(node, f"unknown name {name}", hint)
 
@@ -208,6 +213,8 @@ class _Reader:
             return CONSTANTS[name]()
         if name in OPERATIONS:
             raise self.error(node, f"{name} is a function", f"give it an argument: {name}(…)")
+        if name is not None:
+            raise self.unknown(node, name, [*CONSTANTS, *OPERATIONS])
         raise self.error(node, *source.refusal(node))
 
     def binary(self, node: ast.BinOp) -> Traced:
@@ -268,12 +275,12 @@ class _Reader:
         name = self.function_name(node.func)
         if any(isinstance(a, ast.Starred) for a in node.args):
             raise self.error(node, "*arguments are not supported in a formula")
-        if name in REDUCTIONS and len(node.args) > 1:
-            pair = {"max": "maximum", "min": "minimum"}.get(name)
-            hint = f"{pair}(a, b) is for two numbers; an axis is named: {name}(x, axis=0)"
-            plain = f"an axis is named: {name}(x, axis=0)"
-            message = f"{name} takes 1 argument, got {len(node.args)}"
-            raise self.error(node, message, hint if pair else plain)
+        if name in REDUCTIONS and len(node.args) != 1:
+            hint = f"an axis is named: {name}(x, axis=0)" if node.args else None
+            if name in ("max", "min"):
+                hint = f"{name}imum(a, b) is for two numbers; an axis is named: {name}(x, axis=0)"
+            count = len(node.args)
+            raise self.error(node, f"{name} takes 1 argument, got {count}", hint)
         args = [self.value(a) for a in node.args]
         options: dict[str, Any] = {}
         for keyword in node.keywords:
@@ -298,7 +305,10 @@ class _Reader:
             raise self.error(
                 node, f"{name} is a value, not a function", f"a product needs a *: {name} * (…)"
             )
-        hint = source.suggestion(name, list(OPERATIONS))
+        hint = source.suggestion(name, OPERATIONS) or (
+            "there are NumPy's functions of numbers and rows, softmax, log_softmax, logsumexp, "
+            "sigmoid, softplus, relu and onehot"
+        )
         raise self.error(node, f"unknown function {name}", hint)
 
     def option(self, name: str, node: ast.expr) -> Any:
@@ -328,12 +338,13 @@ class _Reader:
 
     def refuse_unused(self) -> None:
         """Refuse a declared name that does not occur: most likely a slip of the pen."""
-        for name in [h.name for h in self.hypers] + [n for n in self.roles if n not in ROLES_BY_NAME]:
+        inputs = [name for name in self.roles if name not in ROLES_BY_NAME]
+        for name in [h.name for h in self.hypers] + inputs:
             if name not in self.used:
                 raise FormulaError(f"{name} was given, but the formula does not use it")
-        for name in self.definitions:
+        for name, target in self.targets.items():
             if name not in self.used:
-                raise FormulaError(f"{name} is defined, but the formula does not use it")
+                raise self.error(target, f"{name} is defined, but the formula does not use it")
 
     def used_inputs(self) -> tuple[Input, ...]:
         """Return the inputs: scores first, then labels, then targets, as declared."""

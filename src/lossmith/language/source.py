@@ -1,4 +1,4 @@
-"""The text of a formula: its limits, its places, and what to say about what is not allowed in it."""
+"""The text of a formula: its limits, its places, and what to say of what is not allowed."""
 
 from __future__ import annotations
 
@@ -43,22 +43,18 @@ class Source:
     """The text of a formula, and where things are in it."""
 
     def __init__(self, text: str) -> None:
-        if not isinstance(text, str):
-            raise FormulaError(f"a formula is a text, not a {type(text).__name__}")
         if len(text) > MAX_CHARACTERS:
             raise FormulaError(
                 f"the formula has {len(text)} characters; {MAX_CHARACTERS} at most are read"
             )
         self.text = text
         self.lines = text.splitlines()
-        # A formula has no blocks, so indentation means nothing; nor has it strings, so # starts a comment.
+        # There are no blocks, so indentation means nothing, and no strings, so # starts a comment.
         self.code = [line.split("#")[0].strip().translate(_TYPOGRAPHY) for line in self.lines]
         self.margins = [len(line) - len(line.lstrip()) for line in self.lines]
 
-    def at(
-        self, message: str, line: int, column: int, hint: str | None = None
-    ) -> FormulaError:
-        """Return an error at a place, both counted from 1; places beyond the text move to its end."""
+    def at(self, message: str, line: int, column: int, hint: str | None = None) -> FormulaError:
+        """Return an error at a place, counted from 1; places beyond the text move to its end."""
         line = min(max(line, 1), max(len(self.lines), 1))
         length = len(self.lines[line - 1]) if self.lines else 0
         column = min(max(column, 1), length + 1)
@@ -169,7 +165,7 @@ def _check_brackets(source: Source) -> None:
 
 
 def _syntax_error(source: Source, error: SyntaxError) -> FormulaError:
-    """Return what to say of text that is no Python; Python's own words differ between its versions."""
+    """Return what to say of text that is no Python, whose own words change with its version."""
     line = min(max(error.lineno or 1, 1), max(len(source.code), 1))
     if "nested" in error.msg:
         return FormulaError(_TOO_DEEP)
@@ -206,7 +202,7 @@ def without_module(node: ast.expr) -> str | None:
 
 
 def refusal(node: ast.AST) -> tuple[str, str | None]:
-    """Return what to say of a node that no formula has: what is wrong, and what to write instead."""
+    """Return what to say of a node that no formula has: what is wrong, what to write instead."""
     match node:
         case ast.BoolOp():
             return "and and or are not supported in a formula", "write (a > 0) & (b > 0), or |"
@@ -243,7 +239,7 @@ def refused_operator(operator: ast.operator) -> tuple[str, str | None]:
         return _CHARACTERS["^"]
     if isinstance(operator, ast.Mod | ast.FloorDiv):
         return "% and // are not supported: rounding has no useful derivative", None
-    return "<< and >> are not supported in a formula", "much greater is still greater: write >"
+    return "<< and >> are not supported in a formula", "compare with < and >"
 
 
 def suggestion(name: str, known: Iterable[str]) -> str | None:

@@ -6,10 +6,11 @@ import inspect
 import linecache
 import numbers
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from lossmith.language.expr import (
     Expr,
     Free,
     Hyper,
+    Index,
     Label,
     Node,
     Reduce,
@@ -56,11 +58,11 @@ def trace(function: Callable[..., Any], hyper_ndims: Mapping[str, int] | None = 
     Parameters
     ----------
     function : callable
-        Its positional parameters are the inputs, with their roles by annotation (`lm.Scores`) or by name
-        (s, y, t); its keyword-only parameters are the hyperparameters.
+        Its positional parameters are the inputs, with their roles by annotation (`lm.Scores`) or by
+        name (s, y, t); its keyword-only parameters are the hyperparameters.
     hyper_ndims : mapping of str to int, optional
-        For each hyperparameter, 0 for a number and 1 for one number per class, where it is not to be
-        taken from the default value.
+        For each hyperparameter, 0 for a number and 1 for one number per class, where that is not to
+        be taken from the default value.
 
     Returns
     -------
@@ -82,12 +84,7 @@ def trace(function: Callable[..., Any], hyper_ndims: Mapping[str, int] | None = 
     name = getattr(function, "__name__", "loss")
     found = {n: v for n, v in seen.items() if n not in values and n not in options}
     formula = formula_of(name, result, inputs, hypers, found)
-    doc = inspect.getdoc(function) or ""
-    return Formula(**{**_fields(formula), "doc": doc, "function": function})
-
-
-def _fields(formula: Formula) -> dict[str, Any]:
-    return {name: getattr(formula, name) for name in Formula.__dataclass_fields__}
+    return replace(formula, doc=inspect.getdoc(function) or "", function=function)
 
 
 # ------------------------------------------------------------------ inputs and hyperparameters
@@ -114,10 +111,10 @@ def role_of(annotation: Any) -> Role | None:
 
 
 def hyperparameter(name: str, value: Any, ndim: int | None = None) -> Hyperparameter:
-    """Return the hyperparameter with this default; refuse what is neither a number nor a row of them."""
+    """Return the hyperparameter with this default: a number or a row of them."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+    if not isinstance(value, bool) and isinstance(value, numbers.Real):
         return Hyperparameter(name, float(value), ndim or 0)
     if isinstance(value, list | tuple | np.ndarray):
         try:
@@ -145,7 +142,7 @@ def _read_signature(
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise FormulaError(
                 f"the parameter {parameter} does not say what it is",
-                hint="name each input, and each hyperparameter after a *: def loss(s, y, *, gamma=2.0)",
+                hint="name every input, then every hyperparameter: def loss(s, y, *, gamma=2.0)",
             )
         if parameter.kind is parameter.KEYWORD_ONLY:
             required = parameter.default is parameter.empty
@@ -185,11 +182,11 @@ def _role(name: str, annotation: Any) -> Role:
     return role
 
 
-# ------------------------------------------------------------------ the names of intermediate values
+# ------------------------------------------------------------------ names and places in it
 
 
 @contextmanager
-def _locals_at_return(function: Callable[..., Any]) -> Iterator[dict[str, Any]]:
+def _locals_at_return(function: Callable[..., Any]) -> Generator[dict[str, Any]]:
     """Collect the local variables that hold traced values when `function` returns."""
     seen: dict[str, Any] = {}
     code = getattr(function, "__code__", None)
@@ -209,7 +206,7 @@ def _locals_at_return(function: Callable[..., Any]) -> Iterator[dict[str, Any]]:
 
 
 def _located(error: FormulaError, function: Callable[..., Any]) -> FormulaError:
-    """Return the error with the line of the function's source that raised it, where that is known."""
+    """Return the error with the line of the function that raised it, where that is known."""
     code = getattr(function, "__code__", None)
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_code is not code:
@@ -251,23 +248,21 @@ def formula_of(
         )
     _check_result(result, scores)
     kind, expr = _kind_and_expr(result)
-    finish = _FINISH[kind]
-    definitions = tuple(
-        Definition(n, named("k") if v.full and kind != "elementwise" else None, finish(v.expr))
-        for n, v in seen.items()
-        if _worth_naming(v) and v.expr is not result.expr
-    )
-    kept = tuple(d for d in definitions if d.expr.free.isdisjoint(_FREE) or d.index is not None)
+    worthy = {n: v for n, v in seen.items() if _worth_naming(v) and v.expr is not result.expr}
+    if kind == "elementwise":
+        single = {n: as_elementwise(v.expr) for n, v in worthy.items()}
+        definitions = [Definition(n, None, e) for n, e in single.items() if not _rows_of(e)]
+    else:
+        definitions = [
+            Definition(n, AXES[0] if v.full else None, v.expr) for n, v in worthy.items()
+        ]
     output = OUTPUT if kind == "vector" else None
-    return Formula(name, kind, expr, inputs, hypers, kept, output)
+    return Formula(name, kind, expr, inputs, hypers, tuple(definitions), output)
 
 
-class _Shape(NamedTuple):
-    kind: Kind
-    expr: Expr
-
-
-_FREE = frozenset(AXES)
+def _rows_of(expr: Expr) -> frozenset[Index]:
+    """Return the free indices of entries: what an elementwise loss does not have."""
+    return expr.free & frozenset(AXES)
 
 
 def _check_result(result: Any, scores: set[str]) -> None:
@@ -277,12 +272,12 @@ def _check_result(result: Any, scores: set[str]) -> None:
             f"the loss returns {got}, not a value computed from its inputs",
             hint="does it end in a return statement?" if result is None else None,
         )
-    if not any(isinstance(n, Entry) and n.name in scores for n in walk(result.expr)):
+    if scores.isdisjoint(_inputs_in(result.expr)):
         listed = ", ".join(sorted(scores))
         raise FormulaError(f"the loss does not depend on its scores ({listed})")
     if result.ndim > 1:
         raise FormulaError(
-            f"the result has {result.ndim} axes; a loss is a number, or a row with one for each class",
+            f"the result has {result.ndim} axes; a loss is a number or a row",
             hint="sum over one of them: sum(x, axis=1)",
         )
     if result.full == (False,):
@@ -291,31 +286,52 @@ def _check_result(result: Any, scores: set[str]) -> None:
         )
 
 
-def _kind_and_expr(result: Traced) -> _Shape:
+def _kind_and_expr(result: Traced) -> tuple[Kind, Expr]:
     if not result.full:
-        return _Shape("row", result.expr)
+        return "row", result.expr
     single = as_elementwise(result.expr)
-    nodes = list(walk(single))
-    if AXES[0] not in result.expr.free or any(_couples(n) for n in nodes):
-        return _Shape("vector", build.substitute(result.expr, {AXES[0]: OUTPUT}))
-    per_class = sorted({n.name for n in nodes if isinstance(n, Hyper) and n.indices})
-    if per_class:
+    if AXES[0] not in result.expr.free or any(_couples(n) for n in walk(single)):
+        return "vector", build.substitute(result.expr, {AXES[0]: OUTPUT})
+    for name in _per_class(single):
         raise FormulaError(
-            f"the loss is one for each element, but {per_class[0]} has one number for each class",
+            f"the loss is one for each element, but {name} has one number for each class",
             hint="write sum(...) or mean(...) around it to make it a loss of a whole row",
         )
-    return _Shape("elementwise", single)
+    return "elementwise", single
+
+
+def _inputs_in(expr: Expr) -> Generator[str]:
+    for node in walk(expr):
+        match node:
+            case Entry(name):
+                yield name
+            case _:
+                pass
+
+
+def _per_class(expr: Expr) -> Generator[str]:
+    for node in walk(expr):
+        match node:
+            case Hyper(name, indices) if indices:
+                yield name
+            case _:
+                pass
 
 
 def as_elementwise(expr: Expr) -> Expr:
     """Return the expression with the entries of the row at its index as numbers without index."""
-    entries = [n for n in walk(expr) if isinstance(n, Entry) and n.index is AXES[0]]
-    alone: dict[Node, Node] = {n: Entry(n.name, None) for n in entries}
+    alone: dict[Node, Node] = {}
+    for node in walk(expr):
+        match node:
+            case Entry(name, index) if index is AXES[0]:
+                alone[node] = Entry(name, None)
+            case _:
+                pass
     return build.substitute(expr, alone) if alone else expr
 
 
 def _couples(node: Node) -> bool:
-    """Whether the node, in what should be a function of one element, looks at others or at its place."""
+    """Whether the node, in a function of one element, looks at other elements or at its place."""
     match node:
         case Reduce() | Softmax() | ArgReduce() | Size():
             return True
@@ -334,14 +350,3 @@ def _worth_naming(value: Traced) -> bool:
     if value.ndim > 1 or value.full == (False,):
         return False
     return not isinstance(value.expr, Const | Entry | Hyper | Size | ClassNumber | Delta)
-
-
-def _as_it_is(expr: Expr) -> Expr:
-    return expr
-
-
-_FINISH: dict[str, Callable[[Expr], Expr]] = {
-    "row": _as_it_is,
-    "vector": _as_it_is,
-    "elementwise": as_elementwise,
-}

@@ -1,10 +1,10 @@
 """Values that remember how they were made: what a loss function is run on to learn its formula.
 
-A traced value is an expression and the axes that NumPy would see. Every axis has either one entry for
-each class or length 1, and the index of an axis is known from its place, counted from the right: so
-broadcasting, which lines axes up from the right, needs no renaming at all. Operations are found by
-NumPy's name for them in OPERATIONS, which operations.py fills; the text reader uses the same table, so
-that both give the very same expression.
+A traced value is an expression and the axes that NumPy would see. Every axis has either one entry
+for each class or length 1, and the index of an axis is known from its place, counted from the
+right: so broadcasting, which lines axes up from the right, needs no renaming at all. Operations are
+found by NumPy's name for them in OPERATIONS, which entrywise.py and operations.py fill; the text
+reader uses the same table, so that both give the very same expression.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numbers
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NoReturn, TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -25,30 +24,22 @@ from lossmith.language.expr import (
     Const,
     Expr,
     Fixed,
+    Hyper,
     Index,
     Node,
-    Pow,
     Size,
-    children,
     named,
 )
+from lossmith.language.limits import MAX_AXES, check_axes, check_size
 
-AXES = tuple(named(n) for n in ("k", "j", "l"))
+AXES = tuple(named(n) for n in ("k", "j", "l")[:MAX_AXES])
 """The index of each axis, counted from the right."""
 
-# A formula of this size fills pages. The limits keep reading fast and every later pass out of trouble:
-# passes recurse as deep as the expression, and opening nested binders costs a factor for each of them.
-MAX_SIZE = 20_000
-MAX_DEPTH = 100
-MAX_NESTING = 6
-MAX_BITS = 1024  # what fits into a float64
-MAX_EXPONENT = 1000
-
 OPERATIONS: dict[str, Callable[..., Traced]] = {}
-"""What can be done to traced values, by NumPy's or lossmith's name; filled by operations.py."""
+"""What can be done to traced values, by NumPy's or lossmith's name; filled by entrywise.py
+and operations.py."""
 
 _Operation = TypeVar("_Operation", bound=Callable[..., Any])
-_DEPTHS: WeakKeyDictionary[Node, int] = WeakKeyDictionary()
 
 
 class MissingAttributeError(FormulaError, AttributeError):
@@ -81,7 +72,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     __hash__ = None  # type: ignore[assignment]  # == gives an indicator
 
     def __init__(self, expr: Expr, full: tuple[bool, ...] = ()) -> None:
-        _check_limits(expr)
+        check_size(expr)
         check_axes(len(full))
         self.expr, self.full = expr, full
 
@@ -201,8 +192,8 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         raise FormulaError(
             "a traced value cannot become an array",
-            hint="leave np.asarray(x) out, join no values to a list, and use NumPy's functions "
-            "or lossmith's (lm.softmax, lm.logsumexp) instead of other packages'",
+            hint="leave np.asarray(x) out, join no values to a list, use lm.classes(s) instead of "
+            "np.arange(K), and lm.softmax or lm.logsumexp instead of other packages'",
         )
 
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
@@ -246,7 +237,11 @@ def _kind_of(value: Any) -> str:
 
 def class_number(at: Index) -> Expr:
     """Return a class as a number."""
-    return build.const(at.number) if isinstance(at, Fixed) else ClassNumber(at)
+    match at:
+        case Fixed(number):
+            return build.const(number)
+        case _:
+            return ClassNumber(at)
 
 
 def joint(*values: Traced) -> tuple[bool, ...]:
@@ -324,50 +319,6 @@ def _check_arguments(
     raise FormulaError(f"{name} takes {expected} argument{plural}, got {len(args)}")
 
 
-# ------------------------------------------------------------------ limits
-
-
-def _check_limits(expr: Expr) -> None:
-    if expr.size > MAX_SIZE:
-        raise FormulaError(f"the loss is too long: more than {MAX_SIZE} terms and factors")
-    if expr.height > MAX_NESTING:
-        raise FormulaError(f"more than {MAX_NESTING} sums or maxima stand inside each other")
-    if _depth(expr) > MAX_DEPTH:
-        raise FormulaError(f"the loss is nested too deeply: more than {MAX_DEPTH} levels")
-    for node in (expr, *children(expr)):
-        if isinstance(node, Const):
-            _check_number(node.value)
-        elif isinstance(node, Pow) and isinstance(node.exponent, Const):
-            if abs(node.exponent.value) > MAX_EXPONENT:
-                raise FormulaError(f"an exponent beyond {MAX_EXPONENT}")
-
-
-def _check_number(value: float | Fraction) -> None:
-    if value != value:
-        raise FormulaError("the numbers in the loss combine to something undefined, such as inf − inf")
-    if isinstance(value, int | Fraction):
-        ratio = value.as_integer_ratio()
-        if max(part.bit_length() for part in ratio) > MAX_BITS:
-            raise FormulaError("a number in the loss is too large")
-
-
-def check_axes(count: int) -> None:
-    """Refuse a value with more axes than there are indices for."""
-    if count > len(AXES):
-        raise FormulaError(
-            f"a value with {count} axes: {len(AXES)} at most are supported",
-            hint="pairs of classes need two, as in s[:, None] - s",
-        )
-
-
-def _depth(node: Node) -> int:
-    """Return the height of the tree; each node is measured once."""
-    known = _DEPTHS.get(node)
-    if known is None:
-        known = _DEPTHS[node] = 1 + max((_depth(c) for c in children(node)), default=0)
-    return known
-
-
 # ------------------------------------------------------------------ indexing
 
 
@@ -378,7 +329,7 @@ def index(x: Traced, key: Any) -> Traced:
         chosen = items[0]
         return Traced(build.substitute(x.expr, {AXES[0]: as_index(chosen)}), chosen.full)
     moved: dict[Node, Node] = {}
-    kept: list[tuple[bool, int | None]] = []  # for each new axis: full?, its old place from the right
+    kept: list[tuple[bool, int | None]] = []  # of each new axis: full? and its old place
     left = list(enumerate(x.full))
     for item in items:
         if item is None:
@@ -427,31 +378,39 @@ def _without_ellipsis(x: Traced, items: tuple[Any, ...]) -> list[Any]:
 
 def _too_many_indices(x: Traced) -> FormulaError:
     if x.full:
-        return FormulaError(f"too many indices: the value has {x.ndim} of them")
+        return FormulaError(f"too many indices: the value has {count_of_axes(x.ndim)}")
+    row = "a hyperparameter with one number for each class is given as a list or an array"
     return FormulaError(
         "a single number is indexed as if it were a row",
-        hint="a hyperparameter with one number for each class is given as a list or an array",
+        hint=row if isinstance(x.expr, Hyper) else None,
     )
+
+
+def count_of_axes(number: int) -> str:
+    """Return the number of axes in words."""
+    return "1 axis" if number == 1 else f"{number} axes"
 
 
 def as_index(item: Any) -> Index:
     """Return the class that `item` names."""
     if isinstance(item, Traced):
-        if isinstance(item.expr, ClassNumber):
-            return item.expr.index
-        if isinstance(item.expr, Const) and isinstance(item.expr.value, int) and not item.full:
-            return as_index(item.expr.value)
-        if build.is_indicator(item.expr) and item.full:
-            raise FormulaError(
-                "a condition cannot select entries of a row",
-                hint="use where=, as in sum(x, where=classes != y)",
-            )
-    elif isinstance(item, numbers.Integral) and not isinstance(item, bool):
-        if item < 0:
+        match item.expr:
+            case ClassNumber(at):
+                return at
+            case Const(int() as number) if not item.full:
+                return as_index(number)
+            case _ if build.is_indicator(item.expr) and item.full:
+                raise FormulaError(
+                    "a condition cannot select entries of a row",
+                    hint="use where=, as in sum(x, where=classes != y)",
+                )
+            case _:
+                pass
+    elif not isinstance(item, bool) and isinstance(item, numbers.Integral):
+        if int(item) < 0:
             raise FormulaError("classes are counted from 0, and not from the end")
         return Fixed(int(item))
     raise FormulaError(
         "this cannot be an index",
         hint="an index is a label, a class number such as 3, classes, argmax(x) or argmin(x)",
     )
-

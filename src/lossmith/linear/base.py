@@ -87,7 +87,7 @@ class LinearModel(BaseEstimator):
     def _resolved_loss(self) -> SupportsLoss:
         if hasattr(self.loss, "value_and_grad"):
             return cast(SupportsLoss, self.loss)
-        from lossmith.loss import resolve_loss
+        from lossmith.losses import resolve_loss
 
         return cast(SupportsLoss, resolve_loss(self.loss))
 
@@ -139,7 +139,7 @@ class LinearModel(BaseEstimator):
         intercepts : tuple of ndarray
             Candidates for the starting intercept besides 0; the best one is taken.
         unit : float
-            The size of a score, which Adam's default step is proportional to.
+            The size of a score, which the first steps of L-BFGS and Adam are proportional to.
         stratify : ndarray, optional
             Class numbers, which the held-out part should have in the same proportions.
         score : callable
@@ -226,7 +226,7 @@ class LinearModel(BaseEstimator):
                 "callback": callback,
             }
             if self.solver == "lbfgs":
-                return minimize_lbfgs(objective, W, b, **options)
+                return minimize_lbfgs(objective, W, b, unit=unit, **options)
             options |= {"batch_size": self.batch_size, "random_state": random}
             rate = self.learning_rate
             if self.solver == "sgd":

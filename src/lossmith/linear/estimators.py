@@ -20,7 +20,14 @@ from sklearn.utils.validation import (
 
 from lossmith.errors import DataError, LossmithError, UnsupportedError
 from lossmith.linear.base import LinearModel
-from lossmith.linear.targets import centres, class_probabilities, encoded_labels, linked, threshold
+from lossmith.linear.targets import (
+    centres,
+    class_probabilities,
+    encoded_labels,
+    linked,
+    spread,
+    threshold,
+)
 
 __all__ = ["LinearClassifier", "LinearRegressor"]
 
@@ -421,7 +428,7 @@ class LinearRegressor(RegressorMixin, LinearModel):
             n_outputs,
             sample_weight,
             intercepts=centres(columns, sample_weight) if elementwise else (),
-            unit=(float(columns.std(dtype=np.float64)) or 1.0) if own_kind else 1.0,
+            unit=spread(columns, sample_weight) if own_kind else 1.0,
             score=score,
         )
         self.coef_ = W[:, 0].copy() if np.ndim(y) == 1 else np.ascontiguousarray(W.T)

@@ -216,15 +216,26 @@ def _minimize_in_batches(
             return monitor.stopped_early()
         if validate is None and plateau.reached(loss):
             if plateau.count > _RATE_CUTS:
-                message = (
-                    f"{rule.name} stopped: the objective no longer falls by {tol:g} of itself."
-                )
-                return monitor.result(converged=True, message=message)
+                return _ended(monitor, rule, tol)
             rule.learning_rate /= 5
             rule.restart()
             W[...], b[...] = monitor.best
     message = (
         f"{rule.name} reached max_iter={max_iter} epochs while the objective was still falling."
+    )
+    return monitor.result(converged=False, message=message)
+
+
+def _ended(monitor: Monitor, rule: _Rule, tol: float) -> SolverResult:
+    """Close a run whose objective has stopped falling, or never fell."""
+    # Where the start is the minimum nothing can fall; where steps are too long, everything rises.
+    if monitor.best_step or min(monitor.loss_curve) <= (1 + tol) * monitor.best_loss:
+        message = f"{rule.name} stopped: the objective no longer falls by {tol:g} of itself."
+        return monitor.result(converged=True, message=message)
+    message = (
+        f"the objective has not fallen below its start in {len(monitor.loss_curve)} epochs of "
+        f"{rule.name}; the starting parameters are kept: lower learning_rate (now "
+        f"{rule.learning_rate:g}), or standardise the features."
     )
     return monitor.result(converged=False, message=message)
 

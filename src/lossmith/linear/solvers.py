@@ -137,6 +137,7 @@ def minimize_lbfgs(
     *,
     max_iter: int = 1000,
     tol: float = 1e-4,
+    unit: float = 1.0,
     validate: Validate | None = None,
     patience: int = 10,
     callback: Callable[[Progress], None] | None = None,
@@ -153,6 +154,9 @@ def minimize_lbfgs(
     tol : float, default 1e-4
         Stop where the largest component of the gradient is at most `tol` times that of the start.
         The solver also stops where rounding no longer lets the objective fall.
+    unit : float, default 1.0
+        The size of a score, by which the parameters are divided while they are sought: the first
+        step has about this length.
     validate : callable, optional
         ``validate(W, b)`` gives a score, higher is better, after each iteration.
     patience : int, default 10
@@ -170,7 +174,7 @@ def minimize_lbfgs(
     constrained optimization", SIAM J. Sci. Comput. 16, through SciPy's L-BFGS-B.  At the kinks of
     a hinge or an absolute value its line search may end early; the best point is kept.
     """
-    flat = _FlatObjective(objective, W, b)
+    flat = _FlatObjective(objective, W, b, unit)
     monitor = Monitor((W, b), flat.start, validate, patience, callback)
 
     def after(intermediate_result: OptimizeResult) -> None:
@@ -224,17 +228,19 @@ def _lbfgs_result(
 
 
 class _FlatObjective:
-    """A linear objective as SciPy wants it: W and b in one array, value and gradient together.
+    """A linear objective as SciPy wants it: W and b over `unit` in one array, value with gradient.
 
     The value is divided by its size at the start, because L-BFGS-B compares falls of the objective
     with max(|J|, 1): a small objective would otherwise end at once.  Where the objective is not
     finite, the line search is told of a wall instead, from which it backs away.
     """
 
-    def __init__(self, objective: LinearObjective, W: Parameters, b: Parameters) -> None:
-        self._objective, self._shape, self._b = objective, W.shape, b
+    def __init__(
+        self, objective: LinearObjective, W: Parameters, b: Parameters, unit: float
+    ) -> None:
+        self._objective, self._shape, self._b, self._unit = objective, W.shape, b, unit
         self.scale = 1.0
-        self.x = np.concatenate([W.ravel(), b]) if objective.fit_intercept else W.ravel().copy()
+        self.x = np.concatenate([W.ravel(), b] if objective.fit_intercept else [W.ravel()]) / unit
         self.start, gradient = self._evaluate(self.x)
         self.scale = abs(self.start) or 1.0
         self._value, self.gradient = self.start / self.scale, gradient / self.scale
@@ -242,8 +248,8 @@ class _FlatObjective:
         self.failure: NonFiniteError | None = None  # of the line search under way
 
     def unpack(self, x: Parameters) -> tuple[Parameters, Parameters]:
-        """Return W and b as views of `x`."""
-        split = self._shape[0] * self._shape[1]
+        """Return W and b."""
+        x, split = x * self._unit, self._shape[0] * self._shape[1]
         return x[:split].reshape(self._shape), x[split:] if x.size > split else self._b
 
     def accept(self, x: Parameters, value: float) -> None:
@@ -268,7 +274,7 @@ class _FlatObjective:
         parts = (
             [gradient.W.ravel(), gradient.b] if x.size > gradient.W.size else [gradient.W.ravel()]
         )
-        return value / self.scale, np.concatenate(parts) / self.scale
+        return value / self.scale, np.concatenate(parts) * (self._unit / self.scale)
 
 
 def checked_gradient(

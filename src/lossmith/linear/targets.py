@@ -71,3 +71,10 @@ def centres(
     mean = np.average(values, axis=0, weights=sample_weight)
     kept = values if sample_weight is None else values[sample_weight > 0]
     return mean, np.median(kept, axis=0)
+
+
+def spread(columns: NDArray[Any], sample_weight: NDArray[Any] | None) -> float:
+    """Return the standard deviation of targets around the means of their columns; 1 if it is 0."""
+    values = np.asarray(columns, dtype=np.float64)
+    squares = (values - np.average(values, axis=0, weights=sample_weight)) ** 2
+    return float(np.sqrt(np.average(squares, axis=0, weights=sample_weight).mean())) or 1.0

@@ -1,0 +1,175 @@
+"""What accuracy is promised: units of roundoff, and how many more an input is worth.
+
+A result has at most 8 units of roundoff u of error, log2 K more for the sums, and what rounding the
+inputs explains: changing s_k − m, the distance to the largest score, by a relative 2u, targets by 8u,
+hyperparameters and scores that are no distances by 2u. For a softmax probability p_k that is the
+8 + |s_k − m| of the design, up to a factor; for p_k − t_k, where no algorithm gets all digits, it is
+what cancellation costs; beside a kink it is the other slope. The limit is stated in units in the last
+place: n units of roundoff are at most n of those, and among subnormal numbers, where nothing relative
+can hold, it is n times the smallest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lossmith.check.arithmetic import Real, context, exactly
+from lossmith.check.interpreter import Sample, evaluate_adaptive
+from lossmith.check.precision import Unsettled, agree
+from lossmith.check.ulp import unit_in_last_place
+from lossmith.language.expr import Expr
+from lossmith.language.formula import Formula, Input
+
+UNITS = 8
+_DIGITS = 20
+_MANY = 12
+"""Rows of more classes are changed at the entries that matter most only."""
+
+
+def base_limit(K: int) -> float:
+    """Return the limit in ulp for inputs whose rounding does not matter."""
+    return UNITS + math.ceil(math.log2(max(K, 1)))
+
+
+def roundoff(dtype: Any) -> float:
+    """Return u, half the distance from 1 to the next number."""
+    return float(np.finfo(dtype).eps) / 2
+
+
+def is_shift_invariant(formula: Formula, name: str, sample: Sample) -> bool:
+    """Whether adding a constant to the scores `name` leaves the loss as it is, at this sample."""
+    row = sample.rows[name]
+    if np.ndim(row) == 0 or len(row) < 2:
+        return False
+    moved = replace(sample, rows={**sample.rows, name: [float(x) + 0.75 for x in row]})
+    try:
+        return agree(
+            evaluate_adaptive(formula.expr, sample), evaluate_adaptive(formula.expr, moved), 30
+        )
+    except Unsettled:
+        return False
+
+
+class Promise:
+    """The limits of one loss.
+
+    Parameters
+    ----------
+    formula : Formula
+    invariant : frozenset of str
+        The inputs of which only differences matter.
+    """
+
+    def __init__(self, formula: Formula, invariant: frozenset[str]) -> None:
+        self.formula, self.invariant = formula, invariant
+
+    def limit(
+        self, value_at: Callable[[Sample], Real], sample: Sample, exact: Real, dtype: Any
+    ) -> float:
+        """Return the promised limit in ulp for one result, what rounding the inputs explains included.
+
+        Parameters
+        ----------
+        value_at : callable
+            The exact result at a sample.
+        sample : Sample
+            The inputs.
+        exact : number
+            The exact result there.
+        dtype : float32 or float64
+        """
+        ctx = context(60)
+        if not ctx.isfinite(exact):
+            return base_limit(sample.K)
+        change = ctx.mpf(0)
+        for pair in self._changed(sample, roundoff(dtype)):
+            change += max(abs(v - exact) for v in self._finite_values(value_at, pair))
+        ulps = change / unit_in_last_place(exact, dtype)
+        return base_limit(sample.K) + (float(ulps) if ulps < 1e18 else math.inf)
+
+    @staticmethod
+    def _finite_values(value_at: Callable[[Sample], Real], samples: list[Sample]) -> list[Real]:
+        ctx, found = context(60), [context(60).mpf(0)]
+        for changed in samples:
+            try:
+                value = value_at(changed)
+            except Unsettled:
+                continue
+            found.append(value if ctx.isfinite(value) else ctx.mpf(0))
+        return found[1:] or found
+
+    def _changed(self, sample: Sample, u: float) -> Iterator[list[Sample]]:
+        """Yield, for every number of the sample, the sample with a little more and a little less of it."""
+        for item in self.formula.inputs:
+            if item.role.kind != "label":
+                for k, steps in self._steps(item, sample, u):
+                    row = sample.rows[item.name]
+                    number = exactly(row if k is None else row[k], context(60))
+                    yield [sample.with_entry(item.name, k, number + step) for step in steps]
+        for name, value in sample.hypers.items():
+            if np.ndim(value) == 0 and value:
+                number = exactly(value, context(60))
+                changed = [number * (1 + 2 * u), number * (1 - 2 * u)]
+                yield [replace(sample, hypers={**sample.hypers, name: v}) for v in changed]
+
+    def _steps(
+        self, item: Input, sample: Sample, u: float
+    ) -> Iterator[tuple[int | None, list[Real]]]:
+        ctx, row = context(60), sample.rows[item.name]
+        entries: list[int | None] = [None] if np.ndim(row) == 0 else list(range(len(row)))
+        numbers = [exactly(x, ctx) for x in np.atleast_1d(row)]
+        finite = [x for x in numbers if ctx.isfinite(x)]
+        if not finite:
+            return
+        origin = max(finite) if item.name in self.invariant else ctx.mpf(0)
+        real_scores = item.role.kind == "scores" and item.role.domain == "real"
+        size = (2 if real_scores else UNITS) * u
+        if len(entries) > _MANY:
+            by_size = sorted(range(len(numbers)), key=lambda k: -numbers[k])
+            entries = [*by_size[: _MANY // 2]]
+            if sample.label is not None and sample.label not in entries:
+                entries.append(sample.label)
+        for k in entries:
+            number = numbers[k or 0]
+            step = (number - origin) * size
+            if ctx.isfinite(number) and step:
+                yield k, self._inside(item, number, step)
+
+    @staticmethod
+    def _inside(item: Input, number: Real, step: Real) -> list[Real]:
+        """Drop the step that leaves the domain."""
+        steps = [step, -step]
+        if item.role.domain in ("unit", "simplex"):
+            return [s for s in steps if number + s <= 1] or [-abs(step)]
+        return steps
+
+
+def promise(
+    formula: Formula, sample: Sample, expr: Expr, dtype: Any, *, limits: bool = False
+) -> float:
+    """Return how many ulp of error are promised at most for `expr`, a part of the loss, at `sample`.
+
+    Parameters
+    ----------
+    formula : Formula
+        The loss.
+    sample : Sample
+        The inputs, with the free indices of `expr` set.
+    expr : Expr
+        The loss, or a component of its gradient or Hessian.
+    dtype : float32 or float64
+    limits : bool
+        As for `Reference`.
+    """
+    scores = [i.name for i in formula.of_role("scores")]
+    invariant = frozenset(n for n in scores if is_shift_invariant(formula, n, sample))
+
+    def value_at(changed: Sample) -> Real:
+        return evaluate_adaptive(expr, changed, _DIGITS, limits=limits)
+
+    return Promise(formula, invariant).limit(value_at, sample, value_at(sample), dtype)

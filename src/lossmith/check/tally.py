@@ -1,0 +1,139 @@
+"""Keeping count: the worst of many comparisons, and what the wrong ones have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lossmith.check.arithmetic import context, exactly
+from lossmith.check.precision import agree
+from lossmith.check.report import CheckRow
+from lossmith.check.ulp import correct_digits, ulp_error
+
+_EXAMINED = 12
+"""So many wrong results are looked at closely; more would only take time."""
+
+_KEPT = 200
+
+
+class _Case(NamedTuple):
+    ratio: float
+    ulp: float | None
+    promise: float | None
+    digits: float
+    text: str
+    got: Any
+    exact: Any
+
+
+class Tally:
+    """The comparisons of one output in one dtype."""
+
+    def __init__(self, output: str, dtype: str, backend: str = "") -> None:
+        self.output, self.dtype, self.backend = output, dtype, backend
+        self.cases, self.undecided, self.wrong = 0, 0, 0
+        self._worst: _Case | None = None
+        self._wrong_pairs: list[tuple[float, float]] = []
+
+    def measure(
+        self,
+        got: Any,
+        exact: Any,
+        base: float,
+        limit: Callable[[], float],
+        describe: Callable[[], str],
+    ) -> None:
+        """Compare a float with the exact value: `limit` is asked only where `base` does not do."""
+        floats = np.asarray([got])
+        ulp = float(ulp_error(floats, [exact])[0])
+        promise = base
+        if ulp > base and self.wrong < _EXAMINED:
+            promise = max(base, limit()) if math.isfinite(ulp) else base
+        digits = float(correct_digits(floats, [exact])[0])
+        self._add(_Case(ulp / promise, ulp, promise, digits, "", got, exact), describe)
+
+    def compare(self, a: Any, b: Any, digits: int, describe: Callable[[], str]) -> None:
+        """Compare two numbers that should agree to so many digits."""
+        right = agree(a, b, digits)
+        found = float(digits) if right else _common_digits(a, b)
+        ratio = 0.0 if right else math.inf
+        self._add(_Case(ratio, None, None, found, "", a, b), describe)
+
+    def judge(self, got: Any, exact: Any, digits: float, describe: Callable[[], str]) -> None:
+        """Compare a float of which no more is expected than that many digits are right."""
+        found = float(correct_digits(np.asarray([got]), [exact])[0])
+        ulp = float(ulp_error(np.asarray([got]), [exact])[0])
+        ratio = math.inf if found < digits else 1 / (1 + found)
+        self._add(_Case(ratio, ulp, None, found, "", got, exact), describe)
+
+    def _add(self, case: _Case, describe: Callable[[], str]) -> None:
+        self.cases += 1
+        if not case.ratio <= 1:
+            self.wrong += 1
+            if len(self._wrong_pairs) < _KEPT:
+                self._wrong_pairs.append((float(case.got), float(case.exact)))
+        if self._worst is None or _rank(case) > _rank(self._worst):
+            self._worst = case._replace(text=describe())
+
+    @property
+    def ok(self) -> bool:
+        return self.wrong == 0
+
+    def row(self) -> CheckRow:
+        """Return the line of the table."""
+        w = self._worst or _Case(0, None, None, 0, "nothing compared", 0, 0)
+        counts = (self.cases, self.undecided, self.ok)
+        return CheckRow(
+            self.output, self.dtype, self.backend, w.ulp, w.promise, w.digits, w.text, *counts
+        )
+
+    def problem(self) -> str:
+        """Return the sentence that says what is wrong."""
+        assert self._worst is not None
+        w = self._worst
+        where = ", ".join(filter(None, [self.output, self.dtype, self.backend]))
+        if w.promise is not None:
+            what = f"off by {w.ulp:.3g} ulp where {w.promise:.3g} are promised"
+        else:
+            what = f"{w.digits:.1f} digits agree"
+        got, exact = _shown(w.got), _shown(w.exact)
+        said = f"{where}: {what}, got {got}, exact {exact}, at {w.text}; "
+        said += f"{self.wrong} of {self.cases} numbers are wrong"
+        cause = self._cause()
+        return f"{said}. {cause}" if cause else f"{said}."
+
+    def _cause(self) -> str:
+        """Return what all wrong results have in common, if it is a sign or a factor."""
+        ratios = [g / e for g, e in self._wrong_pairs if e and math.isfinite(g / e)]
+        if len(ratios) < max(3, len(self._wrong_pairs) // 2):
+            return ""
+        middle = float(np.median(ratios))
+        same = [r for r in ratios if abs(r - middle) <= 1e-4 * abs(middle)]
+        if len(same) < 0.9 * len(ratios) or abs(middle - 1) < 1e-3:
+            return ""
+        if abs(middle + 1) < 1e-4:
+            return "The sign is wrong."
+        return "They are zero." if middle == 0 else f"A factor of {middle:.6g} is too much."
+
+
+def _rank(case: _Case) -> tuple[float, float]:
+    return (math.inf if math.isnan(case.ratio) else case.ratio), -case.digits
+
+
+def _common_digits(a: Any, b: Any) -> float:
+    ctx = context(60)
+    a, b = exactly(a, ctx), exactly(b, ctx)
+    if not (ctx.isfinite(a) and ctx.isfinite(b)) or a == -b:
+        return 0.0
+    return max(0.0, float(-ctx.log10(abs(a - b) / max(abs(a), abs(b)))))
+
+
+def _shown(x: Any) -> str:
+    ctx = context(20)
+    number = exactly(x, ctx)
+    if ctx.isfinite(number) and abs(number) > ctx.mpf(10) ** 390:
+        return "∞" if number > 0 else "−∞"
+    return str(ctx.nstr(number, 10))

@@ -1,0 +1,118 @@
+"""The error of floating-point results, in units in the last place and in correct digits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lossmith.check.arithmetic import Real, context, exactly
+
+_DIGITS = 400
+"""Enough to subtract any float from any other without rounding that matters."""
+
+
+def ulp_error(got: Any, exact: Sequence[Any]) -> np.ndarray:
+    """Return |got − exact| in units in the last place of the exact value.
+
+    Parameters
+    ----------
+    got : ndarray of float16, bfloat16, float32 or float64
+    exact : sequence of numbers, as many
+        Numbers of mpmath, or floats.
+
+    Returns
+    -------
+    ndarray of float64
+        In the shape of `got`; the unit is that of its dtype. A correctly rounded result has at most
+        0.5; below the smallest normal number the unit is the smallest subnormal. NaN for NaN, and
+        infinity for what is beyond every float of the dtype, are right: 0. Any other infinity or
+        NaN is wrong: inf.
+    """
+    array = np.asarray(got)
+    errors = [_one(g, e, array.dtype) for g, e in zip(array.ravel(), exact, strict=True)]
+    return np.array(errors, dtype=np.float64).reshape(array.shape)
+
+
+def relative_error(got: Any, exact: Sequence[Any]) -> np.ndarray:
+    """Return |got − exact| / |exact|; 0 where both are 0, NaN, or the same infinity."""
+    array = np.asarray(got)
+    pairs = zip(array.ravel(), exact, strict=True)
+    return np.array([_relative(g, e) for g, e in pairs], dtype=np.float64).reshape(array.shape)
+
+
+def correct_digits(got: Any, exact: Sequence[Any]) -> np.ndarray:
+    """Return how many leading decimal digits are right: −log10 of the relative error.
+
+    It is 0 at the least. A result without error has as many as its dtype can show.
+    """
+    array = np.asarray(got)
+    most = (_format(array.dtype).mantissa + 1) * np.log10(2)
+    with np.errstate(divide="ignore"):
+        digits = -np.log10(relative_error(array, exact))
+    return np.clip(digits, 0, most)
+
+
+class _Format(NamedTuple):
+    mantissa: int
+    least: int
+    """The exponent of the smallest normal number; the largest has 1 − least."""
+
+    @property
+    def largest(self) -> Real:
+        ctx = context(_DIGITS)
+        return (2 - ctx.mpf(2) ** -self.mantissa) * ctx.mpf(2) ** (1 - self.least)
+
+
+# NumPy's finfo knows nothing of bfloat16.
+_FORMATS = {
+    "float16": _Format(10, -14),
+    "bfloat16": _Format(7, -126),
+    "float32": _Format(23, -126),
+    "float64": _Format(52, -1022),
+}
+
+
+def _format(dtype: Any) -> _Format:
+    return _FORMATS[np.dtype(dtype).name]
+
+
+def unit_in_last_place(exact: Any, dtype: Any) -> Real:
+    """Return the distance of the floats of `dtype` around a finite number."""
+    ctx, found = context(_DIGITS), _format(dtype)
+    value = min(abs(exactly(exact, ctx)), found.largest)
+    exponent = int(ctx.mag(value)) - 1 if value else found.least
+    return ctx.mpf(2) ** (max(exponent, found.least) - found.mantissa)
+
+
+def overflows(exact: Any, dtype: Any) -> bool:
+    """Whether rounding takes a number to infinity: it is half a unit or more above the largest."""
+    largest = _format(dtype).largest
+    limit = largest + unit_in_last_place(largest, dtype) / 2
+    return bool(abs(exactly(exact, context(_DIGITS))) >= limit)
+
+
+def _one(got: Any, exact: Any, dtype: Any) -> float:
+    ctx = context(_DIGITS)
+    g, e = exactly(got, ctx), exactly(exact, ctx)
+    if ctx.isnan(g) or ctx.isnan(e):
+        return 0.0 if ctx.isnan(g) and ctx.isnan(e) else np.inf
+    if ctx.isinf(g):
+        right = g * e > 0 and (ctx.isinf(e) or overflows(e, dtype))
+        return 0.0 if right else np.inf
+    if ctx.isinf(e):
+        return np.inf
+    return float(abs(g - e) / unit_in_last_place(e, dtype))
+
+
+def _relative(got: Any, exact: Any) -> float:
+    ctx = context(_DIGITS)
+    g, e = exactly(got, ctx), exactly(exact, ctx)
+    if g == e or (ctx.isnan(g) and ctx.isnan(e)):
+        return 0.0
+    if not ctx.isfinite(g) or not ctx.isfinite(e):
+        dtype = np.asarray(got).dtype
+        beyond = ctx.isinf(g) and not ctx.isnan(e) and g * e > 0 and overflows(e, dtype)
+        return 0.0 if beyond else np.inf
+    return float(abs(g - e) / abs(e)) if e else np.inf

@@ -1,0 +1,207 @@
+"""Functions that losses are made of: softmax, sigmoid and their kin, with derivatives and derivations.
+
+Each is a VectorFunction: it can be called inside the definition of a loss and on arrays, and it knows its Jacobian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lossmith import batch
+from lossmith.calculus.differentiate import derivative
+from lossmith.calculus.hessian import separate
+from lossmith.calculus.prose import derive_function
+from lossmith.calculus.simplify import contract, simplify
+from lossmith.calculus.stabilize import stabilize
+from lossmith.compiler import DIRECTION
+from lossmith.errors import FormulaError
+from lossmith.kernels.lower import lower
+from lossmith.kernels.rowprogram import Output
+from lossmith.kernels.runtime import compile_kernel
+from lossmith.language.build import mul, reduce_, substitute
+from lossmith.language.expr import Entry, Expr, Free, fresh, named
+from lossmith.language.formula import Formula, Input, Role
+from lossmith.language.reader import read
+from lossmith.language.trace import trace
+
+if TYPE_CHECKING:
+    from lossmith.calculus.prose import Derivation
+
+J = named("j")
+
+
+class VectorFunction:
+    """A function of a row (softmax) or of every element (sigmoid), with its derivatives.
+
+    Calling it, or `value`, evaluates it on an array of any float dtype, classes along the last axis.
+    """
+
+    def __init__(self, formula: Formula, name: str, spelled: Formula | None = None) -> None:
+        self._formula = formula
+        self._spelled = spelled or formula
+        self._kernels: dict[Any, Any] = {}
+        self.name = self.__name__ = name
+        self.__doc__ = formula.doc or type(self).__doc__
+
+    def __repr__(self) -> str:
+        return f"<VectorFunction {self.name}: {self.derivation.formula}>"
+
+    def __call__(self, x: Any, /, *args: Any, **hyper: Any) -> Any:
+        """Return the value, or its traced form inside the definition of a loss."""
+        if hasattr(x, "__lossmith_apply__"):
+            return x.__lossmith_apply__(self.name, *args, **hyper)
+        names = [h.name for h in self._formula.hypers]
+        return self.value(x, **dict(zip(names, args, strict=False)), **hyper)
+
+    def value(self, x: Any, **hyper: Any) -> np.ndarray:
+        """Return f(x)."""
+        return self._run("value", x, None, hyper)
+
+    def jvp(self, x: Any, v: Any, **hyper: Any) -> np.ndarray:
+        """Return the Jacobian times a vector, Σ_j ∂f_i/∂x_j v_j, in O(K) a row."""
+        return self._run("jvp", x, v, hyper)
+
+    def vjp(self, x: Any, v: Any, **hyper: Any) -> np.ndarray:
+        """Return a vector times the Jacobian, Σ_i v_i ∂f_i/∂x_j, in O(K) a row."""
+        return self._run("vjp", x, v, hyper)
+
+    def derivative(self, x: Any, **hyper: Any) -> np.ndarray:
+        """Return f'(x) of an elementwise function."""
+        if self._formula.kind != "elementwise":
+            raise FormulaError(f"{self.name} couples the elements of a row: it has a jacobian, no derivative.")
+        return self._run("jvp", x, np.ones_like(np.asarray(x, dtype=float)), hyper)
+
+    def jacobian(self, x: Any, **hyper: Any) -> np.ndarray:
+        """Return the full Jacobian of each row, shape (…, K, K): entry i, j is ∂f_i/∂x_j."""
+        x = batch.as_floats("x", x)
+        k = x.shape[-1]
+        rows = [self.jvp(x, np.broadcast_to(np.eye(k, dtype=x.dtype)[j], x.shape), **hyper) for j in range(k)]
+        return np.stack(rows, axis=-1)
+
+    @property
+    def derivation(self) -> Derivation:
+        """The derivative or Jacobian, line by line."""
+        return derive_function(self._formula, self._spelled.expr)
+
+    def _repr_html_(self) -> str:
+        return self.derivation._repr_html_()
+
+    def _run(self, what: str, x: Any, v: Any, hyper: dict[str, Any]) -> np.ndarray:
+        (item,) = self._formula.of_role("scores")
+        array = batch.as_floats(item.name, x)
+        shaped = array.reshape(-1) if array.ndim == 0 else array
+        layout = batch.layout_of(self._formula, item.name, shaped, -1)
+        inputs = {item.name: layout.flat(shaped)}
+        if v is not None:
+            inputs[DIRECTION] = batch.row_input(layout, Input(DIRECTION, Role("targets")), v)
+        key = (what, layout.compute.char)
+        if key not in self._kernels:
+            program = lower((self._output(what, item.name),), self._formula)
+            self._kernels[key] = compile_kernel(program, layout.compute)
+        shape = (layout.rows,) if layout.elementwise else (layout.rows, layout.classes)
+        out = np.empty(shape, dtype=layout.compute)
+        hypers = batch.hyperparameters(layout, self._formula, hyper)
+        self._kernels[key].run(inputs, None, hypers, None, 1.0, {"out": out})
+        return layout.unflat(out).reshape(array.shape)
+
+    def _output(self, what: str, name: str) -> Output:
+        formula, at = self._formula, self._formula.output
+        if formula.kind == "elementwise":
+            expr = formula.expr if what == "value" else mul(derivative(formula.expr, name, None), Entry(DIRECTION, None))
+            return Output("out", None, stabilize(expr))
+        assert at is not None
+        if what == "value":
+            return Output("out", at, stabilize(formula.expr))
+        return _product_output(derivative(formula.expr, name, J), at, what)
+
+
+def _product_output(jacobian: Expr, at: Free, what: str) -> Output:
+    kept, summed = (at, J) if what == "jvp" else (J, at)
+    index = fresh()
+    v = Entry(DIRECTION, index)
+    parts = separate(jacobian, at, J)
+    if parts is None:
+        expr = contract(reduce_("sum", index, mul(substitute(jacobian, {summed: index}), v)))
+        return Output("out", kept, stabilize(expr))
+    terms = [mul(substitute(parts.diagonal, {at: kept}), Entry(DIRECTION, kept))]
+    for u, w in parts.terms:  # u over the function's index, w over the input's; both stand at `at`
+        outer, inner = (u, w) if what == "jvp" else (w, u)
+        along = contract(reduce_("sum", index, mul(substitute(inner, {at: index}), v)))
+        terms.append(mul(substitute(outer, {at: kept}), along))
+    from lossmith.language.build import add
+
+    return Output("out", kept, stabilize(simplify(add(*terms))[0]))
+
+
+def function(definition: Callable[..., Any] | str, **names: Any) -> VectorFunction:
+    """Make a VectorFunction from a function of one row, or from a text.
+
+    Examples
+    --------
+    >>> import lossmith as lm
+    >>> float(lm.function("s * sigmoid(s)")(2.0).round(6))
+    1.761594
+    """
+    formula = read(definition, **names) if isinstance(definition, str) else trace(definition)
+    if formula.kind == "row":
+        raise FormulaError(f"{formula.name} returns one number: a loss, not a vector function; use lossmith.loss.")
+    return VectorFunction(formula, formula.name)
+
+
+def _make(name: str, text: str, spelled: str, doc: str, **hyper: float) -> VectorFunction:
+    from dataclasses import replace
+
+    return VectorFunction(replace(read(text, **hyper), doc=doc), name, read(spelled, **hyper))
+
+
+_TABLE: tuple[tuple[str, str, str, str, dict[str, float]], ...] = (
+    ("sigmoid", "sigmoid(s)", "1/(1 + exp(-s))", "σ(s) = 1/(1 + exp(−s)); no overflow at any input.", {}),
+    ("softplus", "softplus(s)", "log(1 + exp(s))", "softplus(s) = log(1 + exp(s)).", {}),
+    ("log_sigmoid", "log_sigmoid(s)", "-log(1 + exp(-s))", "log σ(s) = −log(1 + exp(−s)).", {}),
+    ("tanh", "tanh(s)", "sinh(s)/cosh(s)", "tanh(s) = sinh(s)/cosh(s).", {}),
+    ("relu", "maximum(s, 0)", "maximum(s, 0)", "max(0, s), with derivative 0 at 0.", {}),
+    ("leaky_relu", "where(s > 0, s, slope*s)", "where(s > 0, s, slope*s)", "s where s > 0, else slope·s.",
+     {"slope": 0.01}),
+    ("softmax", "softmax(s)", "exp(s)/sum(exp(s))", "softmax(s)_i = exp(s_i)/Σ_m exp(s_m), along the last axis.", {}),
+    ("log_softmax", "log_softmax(s)", "s - log(sum(exp(s)))", "log softmax(s)_i = s_i − log Σ_m exp(s_m).", {}),
+)  # fmt: skip
+
+VECTOR_FUNCTIONS = {row[0]: _make(row[0], row[1], row[2], row[3], **row[4]) for row in _TABLE}
+"""The vector functions by name; each is an attribute of this module, too."""
+
+sigmoid = VECTOR_FUNCTIONS["sigmoid"]
+softplus = VECTOR_FUNCTIONS["softplus"]
+log_sigmoid = VECTOR_FUNCTIONS["log_sigmoid"]
+tanh = VECTOR_FUNCTIONS["tanh"]
+relu = VECTOR_FUNCTIONS["relu"]
+leaky_relu = VECTOR_FUNCTIONS["leaky_relu"]
+softmax = VECTOR_FUNCTIONS["softmax"]
+log_softmax = VECTOR_FUNCTIONS["log_softmax"]
+
+
+def logsumexp(x: Any) -> Any:
+    """Return log Σ exp(x) over the last axis, without overflow."""
+    if hasattr(x, "__lossmith_apply__"):
+        return x.__lossmith_apply__("logsumexp")
+    x = batch.as_floats("x", x)
+    top = np.max(x, axis=-1, keepdims=True)
+    finite = np.where(np.isfinite(top), top, 0)
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.log(np.sum(np.exp(x - finite), axis=-1)) + finite[..., 0]
+
+
+def onehot(y: Any, like: Any) -> Any:
+    """Return the one-hot row 1{k = y}; `like` is a row of scores, or the number of classes."""
+    if hasattr(y, "__lossmith_apply__"):
+        return y.__lossmith_apply__("onehot", like)
+    return (classes(like) == np.asarray(y)[..., None]).astype(float)
+
+
+def classes(like: Any) -> Any:
+    """Return the class numbers 0 … K−1; `like` is a row of scores, or the number of classes."""
+    if hasattr(like, "__lossmith_apply__"):
+        return like.__lossmith_apply__("classes")
+    return np.arange(int(like) if np.ndim(like) == 0 else np.shape(like)[-1])

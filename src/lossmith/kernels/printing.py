@@ -1,0 +1,71 @@
+"""How values are written as Python: the operators and their precedence, the same for NumPy and for loops."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import isinf, isnan
+
+from lossmith.kernels.rowprogram import Number, Op, Value
+
+ATOM, POWER, UNARY, TIMES, PLUS, AND, OR, COMPARE, NOT = 9, 8, 7, 6, 5, 4, 3, 2, 1
+
+INFIX = {
+    "add": (" + ", PLUS), "sub": (" - ", PLUS), "mul": (" * ", TIMES), "div": (" / ", TIMES), "over": (" / ", TIMES),
+    "and": (" & ", AND), "or": (" | ", OR), ">": (" > ", COMPARE), ">=": (" >= ", COMPARE), "==": (" == ", COMPARE),
+    "int>": (" > ", COMPARE), "int>=": (" >= ", COMPARE), "int==": (" == ", COMPARE),
+}  # fmt: skip
+
+NUMPY_CALLS = {
+    "exp", "log", "log1p", "expm1", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan",
+    "arcsinh", "arccosh", "arctanh", "sqrt", "abs", "sign", "maximum", "minimum",
+}  # fmt: skip
+
+
+def number_text(value: int | Fraction | float) -> str:
+    """Return a number as Python reads it back."""
+    if isinstance(value, Fraction):
+        value = value.numerator / value.denominator
+    if isinstance(value, float) and isnan(value):
+        return "np.nan"
+    if isinstance(value, float) and isinf(value):
+        return "np.inf" if value > 0 else "-np.inf"
+    return repr(value)
+
+
+class Printer:
+    """Writes values. A subclass says what leaves look like, and operations that are no operators."""
+
+    def text(self, value: Value, above: int = 0) -> str:
+        """Return a value as text, in parentheses if its operator binds weaker than `above`."""
+        text, precedence = self.parts(value)
+        return f"({text})" if precedence < above else text
+
+    def parts(self, value: Value) -> tuple[str, int]:
+        """Return the text of a value and the precedence of its outermost operator."""
+        if not isinstance(value, Op):
+            return self.leaf(value)
+        op, args = value.op, value.args
+        if op in INFIX:
+            sign, precedence = INFIX[op]
+            # Floating-point sums and products are not associative: the right operand keeps its parentheses.
+            left = precedence + (precedence == COMPARE)
+            return f"{self.text(args[0], left)}{sign}{self.text(args[1], precedence + 1)}", precedence
+        if op == "neg":
+            return f"-{self.text(args[0], UNARY)}", UNARY
+        if op == "not" and isinstance(args[0], Op) and args[0].op in ("==", "int=="):
+            a, b = args[0].args
+            return f"{self.text(a, COMPARE + 1)} != {self.text(b, COMPARE + 1)}", COMPARE
+        if op == "pow":
+            return f"{self.text(args[0], ATOM)} ** {self.text(args[1], UNARY)}", POWER
+        return self.call(value)
+
+    def call(self, value: Op) -> tuple[str, int]:
+        """Write an operation that is no operator."""
+        raise NotImplementedError(value.op)
+
+    def leaf(self, value: Value) -> tuple[str, int]:
+        """Write what is no operation."""
+        if isinstance(value, Number):
+            text = number_text(value.value)
+            return text, UNARY if text.startswith("-") else ATOM
+        raise NotImplementedError(value)

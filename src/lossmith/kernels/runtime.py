@@ -1,0 +1,326 @@
+"""Running kernels over a batch: compiled on demand, in pieces of rows, on several threads.
+
+A row's results depend on that row alone, so they are the same bits for any number of threads and any split of the
+batch. Sums over rows go through `sum_rows`, which adds in an order that depends on nothing but their number.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from lossmith.errors import ShapeError
+from lossmith.kernels import cache
+from lossmith.kernels.emit_numba import emit_numba
+from lossmith.kernels.emit_numpy import emit_numpy, function_name
+from lossmith.kernels.rowprogram import RowProgram
+from lossmith.kernels.threads import available_threads, run_pieces
+
+Backend = Literal["auto", "numba", "numpy"]
+
+SMALL = 32768
+"""A batch with fewer entries than this (or pairs, for loops over pairs) is done by the calling thread alone."""
+
+NUMPY_CHUNK = 1 << 20
+"""How many numbers an intermediate array of the NumPy back end may hold; rows beyond go in the next chunk."""
+
+SUM_BLOCK = 4096
+
+
+@functools.cache
+def has_numba() -> bool:
+    """Whether Numba can be imported."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def compile_kernel(program: RowProgram, dtype: Any, backend: Backend = "auto") -> Kernel:
+    """Return a kernel for arrays of a dtype; the machine code is made at the first run.
+
+    Parameters
+    ----------
+    program : RowProgram
+        What to compute for each row.
+    dtype : dtype
+        float32 or float64; half precisions are computed in float32 and rounded once.
+    backend : {"auto", "numba", "numpy"}
+        "auto" is Numba where it is installed.
+    """
+    if backend == "auto":
+        backend = "numba" if has_numba() else "numpy"
+    given = np.dtype(dtype)
+    compute = given if given.char in "fd" else np.dtype(np.float32 if given.itemsize < 4 else np.float64)
+    return _NumbaKernel(program, given, compute) if backend == "numba" else _NumpyKernel(program, given, compute)
+
+
+class Kernel:
+    """A compiled row program.
+
+    Attributes
+    ----------
+    program : RowProgram
+    outputs : tuple of str
+        The names of what it computes, in order.
+    dtype, compute : dtype
+        Of the arrays, and of the arithmetic.
+    """
+
+    def __init__(self, program: RowProgram, dtype: np.dtype[Any], compute: np.dtype[Any]) -> None:
+        self.program = program
+        self.dtype = dtype
+        self.compute = compute
+        self.outputs = tuple(name for name, _ in program.outputs)
+        self._elementwise = program.kind == "elementwise"
+        self._float = compute.type
+
+    @property
+    def source(self) -> str:
+        """The generated code."""
+        raise NotImplementedError
+
+    def run(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        label: np.ndarray | None,
+        hypers: Mapping[str, Any],
+        weight: np.ndarray | None,
+        scale: float,
+        outputs: Mapping[str, np.ndarray],
+        threads: int | None = None,
+    ) -> None:
+        """Compute every output for every row.
+
+        Parameters
+        ----------
+        inputs : mapping of str to array, (N, K), or (N,) for an elementwise program
+            Not written to, unless one of them is also an output.
+        label : int array (N,), or None
+            Each in [0, K): checked by the caller.
+        hypers : mapping of str to number or array (K,)
+        weight : float64 array (N,), or None
+            A row of weight 0 has value 0 and zeros elsewhere, whatever it holds.
+        scale : float
+            Outputs other than the value are multiplied by weight·scale; the value by the weight.
+        outputs : mapping of str to array
+            Where to write: value float64 (N,), others like the inputs. An output may be an input.
+        threads : int, optional
+            At most so many threads; all there are by default.
+        """
+        rows = [self._laid_out(inputs[name]) for name in self.program.inputs]
+        shape = rows[0].shape
+        if any(r.shape != shape for r in rows):
+            raise ShapeError(f"inputs of one batch have shapes {[r.shape for r in rows]}")
+        n = shape[0]
+        if n == 0:
+            return
+        labels = [np.ascontiguousarray(label, dtype=np.int64)] if self.program.labels else []
+        weights = [] if weight is None else [np.ascontiguousarray(weight, dtype=np.float64)]
+        if any(a.shape != (n,) for a in (*labels, *weights)):
+            raise ShapeError(f"labels and weights have shapes {[a.shape for a in (*labels, *weights)]}, not ({n},)")
+        params = [self._param(hypers[p.name], p.ndim, shape) for p in self.program.params]
+        targets, in_place, copies = self._targets(rows, outputs)
+        call = self._prepare(bool(weights), in_place)
+        self._spread(call, [*rows, *labels], params, weights, float(scale), targets, threads)
+        for given, made in copies:
+            given[...] = made
+
+    def _spread(
+        self, call: Callable[..., None], arrays: list[Any], params: list[Any], weights: list[Any], scale: float,
+        targets: list[np.ndarray], threads: int | None,
+    ) -> None:  # fmt: skip
+        """Run the rows in pieces, on several threads if there is enough to do."""
+        n = len(arrays[0])
+        work = n if self._elementwise else n * arrays[0].shape[1] ** max(1, self.program.depth)
+        threads = available_threads() if threads is None else threads
+        if work < SMALL or threads == 1 or n == 1:
+            call(*arrays, *params, *weights, scale, *targets)
+            return
+        pieces = min(n, max(1, work // SMALL), 8 * threads)
+
+        def piece(k: int) -> None:
+            at = slice(n * k // pieces, n * (k + 1) // pieces)
+            mine = [a[at] for a in arrays]
+            call(*mine, *params, *(w[at] for w in weights), scale, *(t[at] for t in targets))
+
+        run_pieces(piece, pieces, threads)
+
+    # -------------------------------------------------------------- arguments
+
+    def _laid_out(self, array: np.ndarray) -> np.ndarray:
+        """Return the array as the kernel reads it: in C order, aligned, in the dtype of the arithmetic."""
+        if array.dtype == self.compute and array.flags.c_contiguous and array.flags.aligned:
+            return array
+        return np.require(array, self.compute, ["C", "A"])
+
+    def _param(self, value: Any, ndim: int, shape: tuple[int, ...]) -> Any:
+        if ndim == 0:
+            return self._float(value)
+        array = self._laid_out(np.asarray(value))
+        if array.shape != shape[1:]:
+            raise ShapeError(f"a hyperparameter per class has shape {array.shape}, not {shape[1:]}")
+        return array
+
+    def _targets(
+        self, rows: list[np.ndarray], outputs: Mapping[str, np.ndarray]
+    ) -> tuple[list[np.ndarray], str | None, list[tuple[np.ndarray, np.ndarray]]]:
+        """Return the arrays to write to, which output is the first input itself, and what to copy at the end."""
+        targets: list[np.ndarray] = []
+        copies: list[tuple[np.ndarray, np.ndarray]] = []
+        in_place: str | None = None
+        for name, per_class in self.program.outputs:
+            given = outputs[name]
+            shape = rows[0].shape if per_class or self._elementwise else rows[0].shape[:1]
+            if given.shape != shape:
+                raise ShapeError(f"the output {name} has shape {given.shape}, not {shape}")
+            dtype = np.dtype(np.float64) if self._is_value(name, per_class) else self.compute
+            fits = given.dtype == dtype and given.flags.c_contiguous and given.flags.aligned
+            shared = [k for k, row in enumerate(rows) if np.may_share_memory(row, given)]
+            if fits and not shared:
+                targets.append(given)
+            elif fits and shared == [0] and in_place is None and self._may_overwrite(rows[0], given):
+                in_place = name
+                targets.append(given)
+            else:
+                made = np.empty(shape, dtype)
+                targets.append(made)
+                copies.append((given, made))
+        return targets, in_place, copies
+
+    def _may_overwrite(self, row: np.ndarray, given: np.ndarray) -> bool:
+        same = row.ctypes.data == given.ctypes.data and row.shape == given.shape
+        return same and not self.program.reads_ahead
+
+    @staticmethod
+    def _is_value(name: str, per_class: bool) -> bool:
+        return name == "value" and not per_class
+
+    def _prepare(self, weighted: bool, in_place: str | None) -> Callable[..., None]:
+        """Return what computes some rows: call(*inputs, *labels, *params, *weight, scale, *outputs)."""
+        raise NotImplementedError
+
+
+class _NumbaKernel(Kernel):
+    def __init__(self, program: RowProgram, dtype: np.dtype[Any], compute: np.dtype[Any]) -> None:
+        super().__init__(program, dtype, compute)
+        self._compiled: dict[tuple[bool, str | None], Callable[..., None]] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def source(self) -> str:
+        return emit_numba(self.program, self.compute)
+
+    def _prepare(self, weighted: bool, in_place: str | None) -> Callable[..., None]:
+        key = weighted, in_place
+        if key not in self._compiled:
+            with self._lock:
+                if key not in self._compiled:
+                    self._compiled[key] = self._compile(weighted, in_place)
+        return self._compiled[key]
+
+    def _compile(self, weighted: bool, in_place: str | None) -> Callable[..., None]:
+        text = emit_numba(self.program, self.compute, weighted, in_place)
+        module = cache.load(f"{function_name(self.program)}_{self.compute.name}", text)
+        kernel = module.kernel
+        signature = self._signature(weighted, in_place)
+        if signature not in kernel.overloads:
+            kernel.compile(signature)
+        kernel.disable_compile()  # one machine code per kernel: read-only arrays use it too
+        if in_place is None:
+            return kernel
+        drop = len(signature) - len(self.outputs) + 1 + self.outputs.index(in_place)
+        return lambda *args: kernel(*args[:drop], *args[drop + 1 :])
+
+    def _signature(self, weighted: bool, in_place: str | None) -> tuple[Any, ...]:
+        from numba.core import types
+
+        number = types.float32 if self.compute.char == "f" else types.float64
+        ndim = 1 if self._elementwise else 2
+
+        def array(kind: Any, dims: int, readonly: bool) -> Any:
+            return types.Array(kind, dims, "C", readonly=readonly)
+
+        inputs = [array(number, ndim, not (in_place and k == 0)) for k in range(len(self.program.inputs))]
+        labels = [array(types.int64, 1, True) for _ in self.program.labels]
+        params = [array(number, 1, True) if p.ndim else number for p in self.program.params]
+        weights = [array(types.float64, 1, True)] if weighted else []
+        outputs = [
+            array(types.float64 if self._is_value(name, per_class) else number, ndim if per_class else 1, False)
+            for name, per_class in self.program.outputs
+            if name != in_place
+        ]
+        return (*inputs, *labels, *params, *weights, types.float64, *outputs)
+
+
+class _NumpyKernel(Kernel):
+    @property
+    def source(self) -> str:
+        return emit_numpy(self.program)
+
+    @functools.cached_property
+    def _function(self) -> Callable[..., Any]:
+        namespace: dict[str, Any] = {}
+        exec(compile(self.source, f"<{self.program.name}: generated NumPy code>", "exec"), namespace)
+        return namespace[function_name(self.program)]
+
+    def _prepare(self, weighted: bool, in_place: str | None) -> Callable[..., None]:
+        return functools.partial(self._chunks, weighted)
+
+    def _chunks(self, weighted: bool, *args: Any) -> None:
+        program = self.program
+        inputs, labels, params, weight, scale, outputs = self._sorted(args, weighted)
+        rows = [*inputs[:1], *labels, *inputs[1:]]
+        n = len(inputs[0])
+        width = 1 if self._elementwise else inputs[0].shape[1] ** max(1, program.depth)
+        step = max(1, NUMPY_CHUNK // width)
+        for start in range(0, n, step):
+            at = slice(start, min(n, start + step))
+            found = self._function(*(r[at] for r in rows), **params)
+            made = found if isinstance(found, tuple) else (found,)
+            for (name, per_class), array, target in zip(program.outputs, made, outputs, strict=True):
+                value = self._is_value(name, per_class)
+                target[at] = self._scaled(array, None if weight is None else weight[at], scale, value)
+
+    def _sorted(self, args: tuple[Any, ...], weighted: bool) -> tuple[Any, ...]:
+        program, rest = self.program, list(args)
+
+        def take(count: int) -> list[Any]:
+            taken, rest[:] = rest[:count], rest[count:]
+            return taken
+
+        inputs, labels = take(len(program.inputs)), take(len(program.labels))
+        names = [p.name for p in program.params]
+        params = dict(zip(names, take(len(names)), strict=True))
+        weight = take(1)[0] if weighted else None
+        (scale,) = take(1)
+        return inputs, labels, params, weight, scale, rest
+
+    def _scaled(self, array: np.ndarray, weight: np.ndarray | None, scale: float, value: bool) -> np.ndarray:
+        """Multiply by weight and scale; a weight of 0 gives 0, also of infinity and NaN."""
+        if weight is None:
+            return array if value or scale == 1.0 else array * self._float(scale)
+        with np.errstate(all="ignore"):
+            factor = weight if value else (weight * scale).astype(self.compute)
+            factor = factor.reshape(-1, *[1] * (array.ndim - 1))
+            return np.where(weight.reshape(factor.shape) == 0, 0, array * factor)
+
+
+def sum_rows(values: np.ndarray) -> float:
+    """Return the sum of an array (N,) in float64, as accurate for 10⁸ numbers as for ten, in an order of its own.
+
+    Blocks of fixed size are added pairwise, and their sums exactly.
+    """
+    values = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
+    if values.size <= SUM_BLOCK:
+        return float(np.add.reduce(values))
+    whole = values.size // SUM_BLOCK * SUM_BLOCK
+    sums = np.add.reduce(values[:whole].reshape(-1, SUM_BLOCK), axis=1).tolist()
+    sums.append(float(np.add.reduce(values[whole:])))
+    try:
+        return math.fsum(sums)
+    except (OverflowError, ValueError):  # infinities of both signs, or a sum beyond the largest float
+        return float(np.add.reduce(sums))

@@ -1,0 +1,209 @@
+"""From the row program to one that loops run well: what is kept from loop to loop, and what is computed again.
+
+NumPy keeps every intermediate array. A loop that looks at one entry at a time would rather compute a difference
+again than read it from memory; an exponential, it would rather keep. Kept values live in one row of scratch memory,
+or in the row of an output that is written last anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lossmith.kernels.rowprogram import (
+    Each,
+    Fold,
+    Let,
+    Load,
+    Loop,
+    Number,
+    Op,
+    Ref,
+    RowProgram,
+    Stmt,
+    Store,
+    Value,
+    map_value,
+    operands,
+    statements,
+    subvalues,
+)
+
+CHEAP = {"add", "sub", "mul", "neg", "square", "gap", "scaled", "maximum", "minimum", "abs", "select", "indicator",
+         "to_float", "sign", ">", ">=", "==", "int>", "int>=", "int==", "not", "and", "or", "is_nan"}  # fmt: skip
+"""Operations that are done again sooner than their result is read back."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A program's statements, arranged for loops.
+
+    `kept` are the values with a row of memory; `homes` says for which of them that row is an output's.
+    """
+
+    body: tuple[Stmt, ...]
+    kept: tuple[str, ...]
+    homes: dict[str, str]
+
+
+def schedule(program: RowProgram, share_rows: bool = True) -> Schedule:
+    """Return the program's statements with reciprocals taken out of loops and values kept or computed again."""
+    return _Scheduler(program, share_rows).result()
+
+
+class _Scheduler:
+    def __init__(self, program: RowProgram, share_rows: bool) -> None:
+        self.program = program
+        self.share_rows = share_rows
+        self.kept: dict[str, None] = {}
+        self.made: dict[str, tuple[int, Stmt, int]] = {}  # name -> (loop number, Let or Fold, depth)
+        self._find_makers(program.body, 0, 0)
+
+    def _find_makers(self, body: tuple[Stmt, ...], depth: int, loop: int) -> None:
+        for n, stmt in enumerate(body):
+            if isinstance(stmt, Loop):
+                self._find_makers(stmt.body, depth + 1, loop or n + 1)
+            elif isinstance(stmt, Let):
+                self.made[stmt.name] = loop, stmt, depth
+            elif isinstance(stmt, Fold):
+                self.made[stmt.name] = loop, stmt, depth - 1
+
+    def result(self) -> Schedule:
+        body: list[Stmt] = []
+        for n, stmt in enumerate(self.program.body):
+            if isinstance(stmt, Loop):
+                body += self._loop(stmt, n + 1)
+            else:
+                body.append(stmt)
+        homes = self._homes(body) if self.share_rows else {}
+        return Schedule(tuple(body), tuple(self.kept), homes)
+
+    # -------------------------------------------------------------- kept, or computed again
+
+    def _loop(self, loop: Loop, number: int) -> list[Stmt]:
+        again: dict[str, Let] = {}
+        for stmt in statements(loop.body):
+            for value in operands(stmt):
+                self._look(value, number, again)
+        before, changed = self._reciprocals(self._placed(loop, again))
+        return [*before, changed]
+
+    def _look(self, value: Value, number: int, again: dict[str, Let]) -> None:
+        for part in subvalues(value):
+            if not isinstance(part, Ref) or not part.indices or part.name in again:
+                continue
+            loop, maker, depth = self.made[part.name]
+            own = part.indices == tuple(map(Each, range(depth)))
+            if loop == number and own:
+                continue
+            if not own or isinstance(maker, Fold) or (depth == 1 and not is_cheap(maker.value)):
+                self.kept[part.name] = None
+                continue
+            self._look(maker.value, number, again)
+            again[part.name] = maker
+
+    @staticmethod
+    def _placed(loop: Loop, again: dict[str, Let]) -> Loop:
+        """Return the loop with the values that are computed again at the start of the scope they belong to."""
+        if not again:
+            return loop
+
+        def fill(body: tuple[Stmt, ...], depth: int) -> tuple[Stmt, ...]:
+            used = {v.name for s in statements(body) for o in operands(s) for v in subvalues(o) if isinstance(v, Ref)}
+            here = [let for let in again.values() if let.depth == depth]
+            needed: set[str] = set(used)
+            for let in reversed(list(again.values())):
+                if let.name in needed:
+                    needed |= {v.name for v in subvalues(let.value) if isinstance(v, Ref)}
+            start = tuple(let for let in here if let.name in needed)
+            inner = (Loop(s.depth, fill(s.body, depth + 1)) if isinstance(s, Loop) else s for s in body)
+            return (*start, *inner)
+
+        return Loop(loop.depth, fill(loop.body, loop.depth + 1))
+
+    # -------------------------------------------------------------- reciprocals
+
+    @staticmethod
+    def _reciprocals(loop: Loop) -> tuple[list[Stmt], Loop]:
+        """Turn e/z with z fixed in the loop and at least 1 into e·(1/z): one rounding more, one division a row."""
+        before: dict[str, Stmt] = {}
+
+        def change(value: Value) -> Value:
+            match value:
+                case Op("over", (a, Ref(name, ()) as z)):
+                    inverse = f"inv_{name}"
+                    before[inverse] = Let(inverse, 0, Op("div", (Number(1), z)))
+                    return Op("mul", (a, Ref(inverse)))
+                case _:
+                    return value
+
+        changed = map_statement(loop, change)
+        assert isinstance(changed, Loop)
+        return list(before.values()), changed
+
+    # -------------------------------------------------------------- where rows live
+
+    def _homes(self, body: list[Stmt]) -> dict[str, str]:
+        """Let kept values live in the row of an output that the last loop writes, if nobody looks at another entry.
+
+        The output may share memory with the scores. So from the loop that keeps the value on, that of the value
+        itself included, no later statement may read an input; and the loop that keeps it must write it as it reads.
+        """
+        loops = [(n, s) for n, s in enumerate(body) if isinstance(s, Loop)]
+        if not loops or self.program.reads_ahead:
+            return {}
+        last_at, last = loops[-1]
+        outputs = [s.output for s in last.body if isinstance(s, Store)]
+        homes: dict[str, str] = {}
+        for name in self.kept:
+            maker_loop, maker, depth = self.made[name]
+            if depth != 1 or not isinstance(maker, Let) or not outputs:
+                continue
+            # The number of a loop counts the statements of the original body; find it again by its Let.
+            at = next(n for n, s in loops if maker in s.body)
+            later = [s for s in body[at + 1 :] for s in statements((s,))]
+            reads = any(isinstance(v, Load) for s in later for o in operands(s) for v in subvalues(o))
+            inner = any(isinstance(s, Loop) for s in (*body[at].body, *last.body))  # type: ignore[union-attr]
+            if at < last_at and not reads and not inner and self._only_own_entry(name, later):
+                homes[name] = outputs.pop(0)
+        return homes
+
+    @staticmethod
+    def _only_own_entry(name: str, later: list[Stmt]) -> bool:
+        refs = [v for s in later for o in operands(s) for v in subvalues(o) if isinstance(v, Ref) and v.name == name]
+        return all(v.indices == (Each(0),) for v in refs)
+
+
+def is_cheap(value: Value) -> bool:
+    """Whether a value is computed again sooner than it is read from memory."""
+    return all(v.op in CHEAP for v in subvalues(value) if isinstance(v, Op))
+
+
+def map_statement(stmt: Stmt, change: object) -> Stmt:
+    """Return a statement with its values changed, inside loops too."""
+
+    def new(value: Value) -> Value:
+        return map_value(value, change)  # type: ignore[arg-type]
+
+    match stmt:
+        case Let(name, depth, value):
+            return Let(name, depth, new(value))
+        case Fold(name, op, value, where):
+            return Fold(name, op, new(value), None if where is None else new(where))
+        case Store(output, value):
+            return Store(output, new(value))
+        case Loop(depth, body):
+            return Loop(depth, tuple(map_statement(s, change) for s in body))
+        case _:
+            return stmt
+
+
+def closure(values: tuple[Value, ...], body: tuple[Stmt, ...]) -> Iterator[Let]:
+    """Yield the Lets of a loop's body that the values need, in order."""
+    needed = {v.name for value in values for v in subvalues(value) if isinstance(v, Ref)}
+    found: list[Let] = []
+    for stmt in reversed(body):
+        if isinstance(stmt, Let) and stmt.name in needed:
+            found.append(stmt)
+            needed |= {v.name for v in subvalues(stmt.value) if isinstance(v, Ref)}
+    yield from reversed(found)
