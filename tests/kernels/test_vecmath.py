@@ -104,7 +104,7 @@ def domain(name: str, x: np.ndarray) -> np.ndarray:
     return x[np.isfinite(x) & (x > low)]
 
 
-def all_float32(step: int, chunk: int = 1 << 18) -> Iterator[np.ndarray]:
+def all_float32(step: int, chunk: int = 1 << 16) -> Iterator[np.ndarray]:
     for start in range(0, 1 << 32, chunk):
         bits = np.arange(start, start + chunk, step, dtype=np.uint64).astype(np.uint32)
         x = bits.view(np.float32)

@@ -49,7 +49,7 @@ def test_cases_inside_a_product_are_fenced() -> None:
     assert to_latex(b.mul(samples.TAU, case)).startswith(r"\tau \left( \begin{cases}")
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @given(expressions())
 def test_braces_balance(expr: x.Expr) -> None:
     latex = to_latex(expr)

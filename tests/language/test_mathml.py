@@ -38,7 +38,7 @@ def test_samples_are_mathml_core(name: str) -> None:
     check(to_mathml(samples.SAMPLES[name][0], samples.P, display=True))
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @given(expressions())
 def test_any_expression_is_mathml_core(expr: x.Expr) -> None:
     check(to_mathml(expr))

@@ -222,7 +222,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("p = softmax(s)\n-log(p[y) + 1]", {}), ("if s: t", {}), ("s +* t", {}),
     # names
     ("-log(sofmax(s)[y])", {}), ("ln(s)", {}), ("σ(s)", {}), ("foo(s)", {}), ("s.sum()", {}),
-    ("(1 - softmax(s)[y])**gama", {"gamma": 2.0}), ("g * s", {}), ("S[y]", {}), ("np.foo", {}), ("np.soft * s", {}),
+    ("(1 - softmax(s)[y])**gama", {"gamma": 2.0}), ("g * s", {}), ("S[y]", {}), ("np.soft * s", {}),
     ("softmax[y] + s", {}), ("s(y)", {}), ("(s + t)(2)", {}), ("classes = s; s", {}),
     ("s = s / 2; s", {}), ("p = s; p = t; p", {}), ("p, q = s, t; p", {}), ("q = s; s", {}),
     ("s * w", {"w": 2.0, "v": 1.0}), ("s + K", {"K": 3}), ("s * w", {"w": "big"}),

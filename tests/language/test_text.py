@@ -16,7 +16,7 @@ from lossmith.language.formula import Definition
 from lossmith.language.notation import abbreviate
 from lossmith.language.text import to_text
 
-ENV_OF_SAMPLES = {**ENV, "p": [0.2, 0.5, 0.3], "Δ": 0.4, "δ": 0.9, "ε": 0.1}
+ENV_OF_SAMPLES = {**ENV, "p": [0.2, 0.5, 0.3], "j": 1, "*": 0, "Δ": 0.4, "δ": 0.9, "ε": 0.1}
 
 
 def value_of(text: str, env=ENV_OF_SAMPLES) -> float | None:
@@ -33,7 +33,7 @@ def test_samples(name: str) -> None:
     assert to_text(expr, samples.P) == text
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 @given(expressions())
 def test_text_means_the_expression(expr: x.Expr) -> None:
     text = to_text(expr)
@@ -68,7 +68,6 @@ def test_the_reader_sees_a_missing_parenthesis(name: str) -> None:
     text = (
         text.replace("s log", "s_j log").replace("(1 − s)", "(1 − t_j)").replace("t log", "t_j log")
     )
-    text = text.replace("σ(s)", "σ(s_j)").replace(" t)", " t_j)").replace("log s_j −", "log s_k −")
     assert value_of(text) is not None
     found = pairs_of_parentheses(text)
     assert found
@@ -105,11 +104,11 @@ def test_names_with_one_glyph_are_told_apart() -> None:
 
 
 def test_nested_cases_are_one_list() -> None:
-    inner = b.where(b.delta(samples.J, samples.Y), x.ONE, x.ZERO)
+    inner = b.where(b.delta(samples.J, samples.Y), b.const(3), x.ZERO)
     outer = b.where(b.delta(samples.J, samples.K), samples.TWO, inner)
-    assert to_text(outer) == "{2 if j = k; 1 if j = y; 0 otherwise}"
+    assert to_text(outer) == "{2 if j = k; 3 if j = y; 0 otherwise}"
     both = b.mul(b.delta(samples.J, samples.K), b.not_(b.delta(samples.J, samples.Y)))
-    assert to_text(b.where(both, x.ONE, x.ZERO)) == "{1 if j = k and j ≠ y; 0 otherwise}"
+    assert to_text(b.where(both, samples.TWO, x.ZERO)) == "{2 if j = k and j ≠ y; 0 otherwise}"
 
 
 def test_abbreviations() -> None:

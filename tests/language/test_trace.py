@@ -145,7 +145,13 @@ def softmax(x: Any) -> Any:
 
 
 def logsumexp(x: Any) -> Any:
-    return apply("logsumexp", x) if isinstance(x, Traced) else np.log(np.sum(np.exp(x)))
+    return apply("logsumexp", x) if isinstance(x, Traced) else np.log(np.sum(np.exp(x), axis=-1))
+
+
+def log_softmax(x: Any) -> Any:
+    if isinstance(x, Traced):
+        return apply("log_softmax", x)
+    return x - np.log(np.sum(np.exp(x), axis=-1, keepdims=True))
 
 
 def classes(x: Any) -> Any:
@@ -205,7 +211,15 @@ def matrices(s, t, r):
     return np.sum(s @ (a @ b)) + a @ t @ r + (a.T @ s).max() + s.dot(t)
 
 
-matrices.__annotations__ = {"r": Scores}
+def triples(s, t, r):
+    x = np.exp(s[:, None, None] * t[:, None] - r)
+    first = np.sum(x**2, axis=0) / np.sum(x, axis=(0, 2))[:, None]
+    return np.sum(first * np.max(x, axis=1) / np.sum(x, axis=-1))
+
+
+def normalised_pairs(s, t):
+    x = s[:, None] * t
+    return np.sum(log_softmax(x) * t[:, None] + logsumexp(x) * s)
 
 
 def picked(s, t):
@@ -251,10 +265,12 @@ def in_place_numbers(s, t):
     return total
 
 
+matrices.__annotations__ = triples.__annotations__ = {"r": Scores}
+
 ROWS = [
     focal, crammer_singer, pairs, pairs_the_other_way, columns, kept_axes, weighted, moments,
     matrices, picked, cases, many_functions, margins, where_over_pairs, flag_of_number, ordinal,
-    in_place_numbers,
+    in_place_numbers, triples, normalised_pairs,
 ]  # fmt: skip
 
 
@@ -454,11 +470,11 @@ MISTAKES: list[tuple[Callable[..., Any], str, str]] = [
     (lambda s: np.sum(s, axis="classes"), "must be an integer", ""),
     (lambda s: np.sum(s[0]), "nothing to run over", ""),
     (lambda s: np.max(s[0]), "nothing to run over", "maximum"),
-    (lambda s: np.sum(s, where=s), "a condition", "parentheses"),
+    (lambda s: np.sum(s, where=s), "a condition", ""),
     (lambda s: np.sum(s, where=s[:, None] > 0), "does not have the shape", ""),
     (lambda s: np.where(s, 1, 2), "a condition", ""),
     (lambda s: ~s, "a condition", ""),
-    (lambda s: s & s, "a condition", ""),
+    (lambda s: s & s, "a condition", "parentheses"),
     (lambda s: np.sum(s, dtype=float), "no option dtype=", "its options are axis, where"),
     (lambda s: np.argmax(s[:, None] * s), "runs over one axis", "axis="),
     (lambda s: s @ s[0], "two rows", "a * b"),

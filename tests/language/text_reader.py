@@ -59,7 +59,7 @@ def read(text: str) -> Meaning:
 
 class _Reader:
     def __init__(self, tokens: list[str]) -> None:
-        self.tokens, self.at = [*tokens, "", ""], 0
+        self.tokens, self.at = [*tokens, "", "", ""], 0
 
     def peek(self, ahead: int = 0) -> str:
         return self.tokens[self.at + ahead]
@@ -135,6 +135,8 @@ class _Reader:
 
     def atom(self) -> Meaning:
         token = self.take()
+        if not token:
+            raise Unreadable("the text ends where a factor should stand")
         if token == "(":
             return self._until(")")
         if token == "|":

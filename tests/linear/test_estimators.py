@@ -169,7 +169,7 @@ def test_one_class_is_refused() -> None:
 
 def test_losses_that_do_not_fit_are_refused() -> None:
     X, y = blobs(3)
-    with pytest.raises(UnsupportedError, match="use LinearClassifier"):
+    with pytest.raises(UnsupportedError, match="a class label and no targets"):
         LinearRegressor(CrossEntropy()).fit(X, y)
     lone = Squared()
     lone.target_name = None

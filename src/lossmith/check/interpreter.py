@@ -188,15 +188,15 @@ def _is_infinite(x: Any, sign: int) -> bool:
 
 def _has_no_limit(row: list[Any]) -> bool:
     above, below = (sum(_is_infinite(x, sign) for x in row) for sign in (1, -1))
-    return above > 1 or (len(row) > 1 and below == len(row))
+    return above > 1 or below == len(row)
 
 
 def undefined(sample: Sample, *, limits: bool) -> bool:
     """Whether a row of the sample holds a NaN, or infinities that are the limit of nothing."""
-    rows = [_numbers(row) for row in sample.rows.values()]
-    if any(x != x for row in rows for x in row):
+    rows = list(sample.rows.values())
+    if any(x != x for row in rows for x in _numbers(row)):
         return True
-    return limits and any(_has_no_limit(row) for row in rows)
+    return limits and any(_is_sequence(row) and _has_no_limit(list(row)) for row in rows)
 
 
 def limit_of(sample: Sample) -> Sample:

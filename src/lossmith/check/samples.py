@@ -6,7 +6,7 @@ says in words what it is about. The same seed gives the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -250,7 +250,12 @@ def _real_target(
 
 
 def batches(
-    formula: Formula, dtype: Any = np.float32, *, seed: int = 0, large: bool = True
+    formula: Formula,
+    dtype: Any = np.float32,
+    *,
+    seed: int = 0,
+    sizes: Sequence[int] = SIZES,
+    large: bool = True,
 ) -> list[Batch]:
     """Return the inputs to try a loss on, all of them numbers of `dtype`.
 
@@ -260,6 +265,8 @@ def batches(
         Whose inputs, and in which domains.
     dtype : float32 or float64
         For float32, leads up to 200; for float64, what float32 cannot express.
+    sizes : sequence of int
+        The numbers of classes.
     large : bool
         Whether to add a few rows with 1, 100 and 1000 classes.
     """
@@ -267,7 +274,7 @@ def batches(
     rng = np.random.default_rng([seed, made.itemsize])
     if formula.kind == "elementwise":
         return [_batch(formula, rng, 1, made, repeat=2)]
-    found = [_batch(formula, rng, K, made) for K in SIZES]
+    found = [_batch(formula, rng, K, made) for K in sizes]
     if large:
         found += [_few(_batch(formula, rng, K, made), n) for K, n in ((1, 4), (100, 3), (1000, 1))]
     return found
@@ -279,6 +286,9 @@ def _batch(
     first, *others = (i for i in formula.inputs if i.role.kind == "scores")
     recipe = _RECIPES[first.role.domain]
     rows = [r for _ in range(repeat) for r in recipe(rng, K, dtype)]
+    if formula.kind == "elementwise" and first.role.domain == "real":
+        for note, value in (("+∞", np.inf), ("−∞", -np.inf), ("NaN", np.nan)):
+            rows.append(_Row(note, np.array([value])))
     notes = [r.note for r in rows]
     columns: dict[str, list[np.ndarray]] = {first.name: [r.values for r in rows]}
     for other in others:

@@ -50,7 +50,7 @@ VECMATH = {"exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "maxim
 START = {"max": "F(-np.inf)", "min": "F(np.inf)", "peak": "F(-np.inf)", "nan": "F(-np.inf)"}
 
 
-def emit_numba(program: RowProgram, dtype: np.dtype, weighted: bool = False, in_place: str | None = None) -> str:
+def emit_numba(program: RowProgram, dtype: np.dtype, weighted: bool = False) -> str:
     """Return a module with one compiled function, `kernel`.
 
     Parameters
@@ -61,26 +61,22 @@ def emit_numba(program: RowProgram, dtype: np.dtype, weighted: bool = False, in_
         float32 or float64: of the inputs, of all arithmetic, and of every output but the value.
     weighted : bool
         Whether the kernel takes a weight per row.
-    in_place : str, optional
-        The output that is written over the first input.
 
     Notes
     -----
     Arguments of the kernel: inputs, labels, hyperparameters, [weight], scale, outputs. Outputs other than the value
-    are multiplied by weight·scale, the value by the weight.
+    are multiplied by weight·scale, the value by the weight. No output may share memory with an input: LLVM takes
+    another way through a loop then, and adds in another order.
     """
-    return _Emitter(program, np.dtype(dtype), weighted, in_place).module()
+    return _Emitter(program, np.dtype(dtype), weighted).module()
 
 
 class _Emitter(Printer):
-    def __init__(self, program: RowProgram, dtype: np.dtype, weighted: bool, in_place: str | None) -> None:
+    def __init__(self, program: RowProgram, dtype: np.dtype, weighted: bool) -> None:
         self.program = program
         self.dtype = dtype
         self.weighted = weighted
         self.elementwise = program.kind == "elementwise"
-        self.target = {name: name for name, _ in program.outputs}
-        if in_place is not None:
-            self.target[in_place] = program.inputs[0]
         self.schedule = schedule(program)
         self.depth = 0
         self.vecmath: set[str] = set()
@@ -107,7 +103,7 @@ class _Emitter(Printer):
 
     def arguments(self) -> list[str]:
         weight = ["weight"] if self.weighted else []
-        outputs = [name for name, _ in self.program.outputs if self.target[name] == name]
+        outputs = [name for name, _ in self.program.outputs]
         params = [p.name for p in self.program.params]
         return [*self.program.inputs, *self.program.labels, *params, *weight, "scale", *outputs]
 
@@ -138,12 +134,11 @@ class _Emitter(Printer):
         """Give every output of this row one number, and go on with the next row."""
         self.indent += 1
         for name, per_class in self.program.outputs:
-            target = self.target[name]
             if per_class:
                 self.put("for k in range(K):")
-                self.put(f"    {target}[i, k] = {entry}")
+                self.put(f"    {name}[i, k] = {entry}")
             else:
-                self.put(f"{target}[i] = {value if name == 'value' else entry}")
+                self.put(f"{name}[i] = {value if name == 'value' else entry}")
         self.put("continue")
         self.indent -= 1
 
@@ -169,7 +164,7 @@ class _Emitter(Printer):
                 case Store(output, value):
                     self.store(output, value)
                 case Patch(output, index, value):
-                    self.put(f"{self.target[output]}[i, {self.index(index)}] = factor * {self.text(value, UNARY)}")
+                    self.put(f"{output}[i, {self.index(index)}] = factor * {self.text(value, UNARY)}")
                 case Reject(name):
                     if not self.elementwise:
                         self.put(f"if {name}:")
@@ -183,16 +178,15 @@ class _Emitter(Printer):
 
     def row(self, name: str, at: str) -> str:
         home = self.schedule.homes.get(name)
-        return f"{name}_row[{at}]" if home is None else f"{self.target[home]}[i, {at}]"
+        return f"{name}_row[{at}]" if home is None else f"{home}[i, {at}]"
 
     def store(self, output: str, value: Value) -> None:
-        target = self.target[output]
         plain = output == "value" and not self.weighted
         text = self.text(value, 0 if plain else UNARY)
         for bad in self.rejects if self.elementwise else ():
             text = self.vec("select", f"{bad}, F(np.nan), {self.text(value)}")
         if (output, True) in self.program.outputs:
-            self.put(f"{target}[i, k] = {text if output == 'value' else f'factor * {text}'}")
+            self.put(f"{output}[i, k] = {text if output == 'value' else f'factor * {text}'}")
             return
         if output == "value":
             text = f"w * {text}" if self.weighted else text
@@ -200,7 +194,7 @@ class _Emitter(Printer):
             text = f"factor * {text}"
         if self.weighted and self.elementwise:
             text = f"{text} if w != 0.0 else {'0.0' if output == 'value' else 'F(0)'}"
-        self.put(f"{target}[i] = {text}")
+        self.put(f"{output}[i] = {text}")
 
     def loop(self, loop: Loop) -> None:
         folds = [s for s in loop.body if isinstance(s, Fold)]

@@ -235,14 +235,6 @@ class RowProgram:
         """How deep the loops are nested."""
         return max((s.depth for s in statements(self.body) if isinstance(s, Loop)), default=0)
 
-    @property
-    def reads_ahead(self) -> bool:
-        """Whether an entry of an input may be read after a store at that entry, so that they must not share memory."""
-        last = [s for s in self.body if isinstance(s, Loop)][-1:]
-        inner = [s for loop in last for s in statements(loop.body)]
-        stores = any(isinstance(s, Store) for s in inner)
-        return stores and any(isinstance(s, Loop) for s in inner)
-
     def __str__(self) -> str:
         return "\n".join(_lines(self.body, ""))
 

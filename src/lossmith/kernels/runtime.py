@@ -30,6 +30,9 @@ SMALL = 32768
 NUMPY_CHUNK = 1 << 20
 """How many numbers an intermediate array of the NumPy back end may hold; rows beyond go in the next chunk."""
 
+BUFFER = 1 << 14
+"""How many entries are computed beside the inputs before they are written over them."""
+
 SUM_BLOCK = 4096
 
 
@@ -77,6 +80,8 @@ class Kernel:
         self.outputs = tuple(name for name, _ in program.outputs)
         self._elementwise = program.kind == "elementwise"
         self._float = compute.type
+        first = len(program.inputs) + len(program.labels)
+        self._per_class = {first + k for k, p in enumerate(program.params) if p.ndim}  # arguments that have no rows
 
     @property
     def source(self) -> str:
@@ -123,11 +128,26 @@ class Kernel:
         if any(a.shape != (n,) for a in (*labels, *weights)):
             raise ShapeError(f"labels and weights have shapes {[a.shape for a in (*labels, *weights)]}, not ({n},)")
         params = [self._param(hypers[p.name], p.ndim, shape) for p in self.program.params]
-        targets, in_place, copies = self._targets(rows, outputs)
-        call = self._prepare(bool(weights), in_place)
+        targets, overwrites, copies = self._targets(rows, outputs)
+        call = self._prepare(bool(weights))
+        if overwrites:
+            call = functools.partial(self._by_way_of_buffers, call, overwrites)
         self._spread(call, [*rows, *labels], params, weights, float(scale), targets, threads)
         for given, made in copies:
             given[...] = made
+
+    def _by_way_of_buffers(self, call: Callable[..., None], overwrites: set[int], *args: Any) -> None:
+        """Compute a few rows at a time beside the inputs, then write them over: the same code, so the same bits."""
+        n, cut = len(args[0]), len(args) - len(self.outputs)
+        step = max(1, BUFFER // max(1, args[0][0].size))
+        for start in range(0, n, step):
+            at = slice(start, min(n, start + step))
+            mine = [a[at] if isinstance(a, np.ndarray) and k not in self._per_class else a for k, a in enumerate(args)]
+            targets = mine[cut:]
+            buffers = [np.empty_like(t) if k in overwrites else t for k, t in enumerate(targets)]
+            call(*mine[:cut], *buffers)
+            for k in overwrites:
+                targets[k][...] = buffers[k]
 
     def _spread(
         self, call: Callable[..., None], arrays: list[Any], params: list[Any], weights: list[Any], scale: float,
@@ -167,39 +187,38 @@ class Kernel:
 
     def _targets(
         self, rows: list[np.ndarray], outputs: Mapping[str, np.ndarray]
-    ) -> tuple[list[np.ndarray], str | None, list[tuple[np.ndarray, np.ndarray]]]:
-        """Return the arrays to write to, which output is the first input itself, and what to copy at the end."""
+    ) -> tuple[list[np.ndarray], set[int], list[tuple[np.ndarray, np.ndarray]]]:
+        """Return the arrays to write to, which of them are inputs themselves, and what to copy at the end."""
         targets: list[np.ndarray] = []
         copies: list[tuple[np.ndarray, np.ndarray]] = []
-        in_place: str | None = None
-        for name, per_class in self.program.outputs:
+        overwrites: set[int] = set()
+        for number, (name, per_class) in enumerate(self.program.outputs):
             given = outputs[name]
             shape = rows[0].shape if per_class or self._elementwise else rows[0].shape[:1]
             if given.shape != shape:
                 raise ShapeError(f"the output {name} has shape {given.shape}, not {shape}")
             dtype = np.dtype(np.float64) if self._is_value(name, per_class) else self.compute
             fits = given.dtype == dtype and given.flags.c_contiguous and given.flags.aligned
-            shared = [k for k, row in enumerate(rows) if np.may_share_memory(row, given)]
-            if fits and not shared:
+            shared = [row for row in rows if np.may_share_memory(row, given)]
+            if fits and all(self._same_place(row, given) for row in shared):
                 targets.append(given)
-            elif fits and shared == [0] and in_place is None and self._may_overwrite(rows[0], given):
-                in_place = name
-                targets.append(given)
+                if shared:
+                    overwrites.add(number)
             else:
                 made = np.empty(shape, dtype)
                 targets.append(made)
                 copies.append((given, made))
-        return targets, in_place, copies
+        return targets, overwrites, copies
 
-    def _may_overwrite(self, row: np.ndarray, given: np.ndarray) -> bool:
-        same = row.ctypes.data == given.ctypes.data and row.shape == given.shape
-        return same and not self.program.reads_ahead
+    @staticmethod
+    def _same_place(row: np.ndarray, given: np.ndarray) -> bool:
+        return row.ctypes.data == given.ctypes.data and row.shape == given.shape
 
     @staticmethod
     def _is_value(name: str, per_class: bool) -> bool:
         return name == "value" and not per_class
 
-    def _prepare(self, weighted: bool, in_place: str | None) -> Callable[..., None]:
+    def _prepare(self, weighted: bool) -> Callable[..., None]:
         """Return what computes some rows: call(*inputs, *labels, *params, *weight, scale, *outputs)."""
         raise NotImplementedError
 
@@ -207,35 +226,30 @@ class Kernel:
 class _NumbaKernel(Kernel):
     def __init__(self, program: RowProgram, dtype: np.dtype[Any], compute: np.dtype[Any]) -> None:
         super().__init__(program, dtype, compute)
-        self._compiled: dict[tuple[bool, str | None], Callable[..., None]] = {}
+        self._compiled: dict[bool, Callable[..., None]] = {}
         self._lock = threading.RLock()
 
     @property
     def source(self) -> str:
         return emit_numba(self.program, self.compute)
 
-    def _prepare(self, weighted: bool, in_place: str | None) -> Callable[..., None]:
-        key = weighted, in_place
-        if key not in self._compiled:
+    def _prepare(self, weighted: bool) -> Callable[..., None]:
+        if weighted not in self._compiled:
             with self._lock:
-                if key not in self._compiled:
-                    self._compiled[key] = self._compile(weighted, in_place)
-        return self._compiled[key]
+                if weighted not in self._compiled:
+                    self._compiled[weighted] = self._compile(weighted)
+        return self._compiled[weighted]
 
-    def _compile(self, weighted: bool, in_place: str | None) -> Callable[..., None]:
-        text = emit_numba(self.program, self.compute, weighted, in_place)
-        module = cache.load(f"{function_name(self.program)}_{self.compute.name}", text)
-        kernel = module.kernel
-        signature = self._signature(weighted, in_place)
+    def _compile(self, weighted: bool) -> Callable[..., None]:
+        text = emit_numba(self.program, self.compute, weighted)
+        kernel = cache.load(f"{function_name(self.program)}_{self.compute.name}", text).kernel
+        signature = self._signature(weighted)
         if signature not in kernel.overloads:
             kernel.compile(signature)
         kernel.disable_compile()  # one machine code per kernel: read-only arrays use it too
-        if in_place is None:
-            return kernel
-        drop = len(signature) - len(self.outputs) + 1 + self.outputs.index(in_place)
-        return lambda *args: kernel(*args[:drop], *args[drop + 1 :])
+        return kernel
 
-    def _signature(self, weighted: bool, in_place: str | None) -> tuple[Any, ...]:
+    def _signature(self, weighted: bool) -> tuple[Any, ...]:
         from numba.core import types
 
         number = types.float32 if self.compute.char == "f" else types.float64
@@ -244,14 +258,13 @@ class _NumbaKernel(Kernel):
         def array(kind: Any, dims: int, readonly: bool) -> Any:
             return types.Array(kind, dims, "C", readonly=readonly)
 
-        inputs = [array(number, ndim, not (in_place and k == 0)) for k in range(len(self.program.inputs))]
+        inputs = [array(number, ndim, True) for _ in self.program.inputs]
         labels = [array(types.int64, 1, True) for _ in self.program.labels]
         params = [array(number, 1, True) if p.ndim else number for p in self.program.params]
         weights = [array(types.float64, 1, True)] if weighted else []
         outputs = [
             array(types.float64 if self._is_value(name, per_class) else number, ndim if per_class else 1, False)
             for name, per_class in self.program.outputs
-            if name != in_place
         ]
         return (*inputs, *labels, *params, *weights, types.float64, *outputs)
 
@@ -267,7 +280,7 @@ class _NumpyKernel(Kernel):
         exec(compile(self.source, f"<{self.program.name}: generated NumPy code>", "exec"), namespace)
         return namespace[function_name(self.program)]
 
-    def _prepare(self, weighted: bool, in_place: str | None) -> Callable[..., None]:
+    def _prepare(self, weighted: bool) -> Callable[..., None]:
         return functools.partial(self._chunks, weighted)
 
     def _chunks(self, weighted: bool, *args: Any) -> None:
@@ -315,12 +328,13 @@ def sum_rows(values: np.ndarray) -> float:
     Blocks of fixed size are added pairwise, and their sums exactly.
     """
     values = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
-    if values.size <= SUM_BLOCK:
-        return float(np.add.reduce(values))
-    whole = values.size // SUM_BLOCK * SUM_BLOCK
-    sums = np.add.reduce(values[:whole].reshape(-1, SUM_BLOCK), axis=1).tolist()
-    sums.append(float(np.add.reduce(values[whole:])))
-    try:
-        return math.fsum(sums)
-    except (OverflowError, ValueError):  # infinities of both signs, or a sum beyond the largest float
-        return float(np.add.reduce(sums))
+    with np.errstate(all="ignore"):  # infinities of both signs are NaN, without a warning
+        if values.size <= SUM_BLOCK:
+            return float(np.add.reduce(values))
+        whole = values.size // SUM_BLOCK * SUM_BLOCK
+        sums = np.add.reduce(values[:whole].reshape(-1, SUM_BLOCK), axis=1).tolist()
+        sums.append(float(np.add.reduce(values[whole:])))
+        try:
+            return math.fsum(sums)
+        except (OverflowError, ValueError):  # such infinities, or a sum beyond the largest float
+            return float(np.add.reduce(sums))

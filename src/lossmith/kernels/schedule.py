@@ -144,13 +144,9 @@ class _Scheduler:
     # -------------------------------------------------------------- where rows live
 
     def _homes(self, body: list[Stmt]) -> dict[str, str]:
-        """Let kept values live in the row of an output that the last loop writes, if nobody looks at another entry.
-
-        The output may share memory with the scores. So from the loop that keeps the value on, that of the value
-        itself included, no later statement may read an input; and the loop that keeps it must write it as it reads.
-        """
+        """Let kept values live in the row of an output that the last loop writes, if nobody looks at another entry."""
         loops = [(n, s) for n, s in enumerate(body) if isinstance(s, Loop)]
-        if not loops or self.program.reads_ahead:
+        if not loops:
             return {}
         last_at, last = loops[-1]
         outputs = [s.output for s in last.body if isinstance(s, Store)]
@@ -159,12 +155,9 @@ class _Scheduler:
             maker_loop, maker, depth = self.made[name]
             if depth != 1 or not isinstance(maker, Let) or not outputs:
                 continue
-            # The number of a loop counts the statements of the original body; find it again by its Let.
             at = next(n for n, s in loops if maker in s.body)
             later = [s for s in body[at + 1 :] for s in statements((s,))]
-            reads = any(isinstance(v, Load) for s in later for o in operands(s) for v in subvalues(o))
-            inner = any(isinstance(s, Loop) for s in (*body[at].body, *last.body))  # type: ignore[union-attr]
-            if at < last_at and not reads and not inner and self._only_own_entry(name, later):
+            if at < last_at and self._only_own_entry(name, later):
                 homes[name] = outputs.pop(0)
         return homes
 

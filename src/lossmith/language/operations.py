@@ -128,7 +128,7 @@ def _is(value: Any, number: float) -> bool:
 
 
 @operation("logsumexp")
-def logsumexp(x: Any, /, axis: Any = None, *, where: Any = None, keepdims: bool = False) -> Traced:
+def logsumexp(x: Any, /, axis: Any = -1, *, where: Any = None, keepdims: bool = False) -> Traced:
     return _reduced("logsumexp", lift(x), axis, where, keepdims, "logsumexp")
 
 

@@ -9,6 +9,7 @@ from lossmith.language.expr import (
     Call,
     ClassNumber,
     Const,
+    Delta,
     Entry,
     Expr,
     Fixed,
@@ -31,6 +32,8 @@ from lossmith.language.expr import (
 
 def spelling(node: Node) -> str:
     """Return a text that orders nodes of equal rank the same way in every run."""
+    if isinstance(node, Delta):  # stored in no order that a reader would see
+        return " ".join(index_rank(i)[1] for i in sorted((node.i, node.j), key=index_rank))
     own = [str(v) for v in (getattr(node, f, None) for f in _PLAIN) if isinstance(v, str | Number)]
     if not own and not children(node):
         own = [type(node).__name__]

@@ -214,7 +214,8 @@ class _Reader:
         if name in OPERATIONS:
             raise self.error(node, f"{name} is a function", f"give it an argument: {name}(…)")
         if name is not None:
-            raise self.unknown(node, name, [*CONSTANTS, *OPERATIONS])
+            hint = source.suggestion(name, [*CONSTANTS, *OPERATIONS])
+            raise self.error(node, f"unknown name {ast.unparse(node)}", hint)
         raise self.error(node, *source.refusal(node))
 
     def binary(self, node: ast.BinOp) -> Traced:

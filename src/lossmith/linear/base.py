@@ -178,8 +178,8 @@ class LinearModel(BaseEstimator):
             result = self._solve(objective, b, validate, unit, random)
         except NonFiniteError as error:
             raise DomainError(
-                f"{error} at the start, where all weights are 0: the loss must be finite for "
-                "scores of 0."
+                f"{error} at the start, where all weights are 0: the loss must be finite for any "
+                "scores; in place of a loss of probabilities take its form on scores (logits)."
             ) from error
         self._link = loss.link
         self._report(result)

@@ -398,9 +398,10 @@ class LinearRegressor(RegressorMixin, LinearModel):
         self._check_parameters()
         loss = self._resolved_loss()
         if loss.target_name is None:
+            what = "no targets" if loss.label_name is None else "a class label and no targets"
             raise UnsupportedError(
-                "this loss takes a class label, not numbers to regress on; use LinearClassifier, "
-                "or a loss with targets t."
+                f"this loss takes {what}, so there is nothing to regress on; a regressor needs a "
+                "loss with targets t."
             )
         dtype = [np.float64, np.float32]
         X, y = validate_data(

@@ -1,0 +1,368 @@
+"""The check itself: run everything on the same inputs, compare with exact values, keep the worst."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lossmith.check.arithmetic import Real
+from lossmith.check.interpreter import Reference, Sample, evaluate_adaptive
+from lossmith.check.mparray import definition_value
+from lossmith.check.precision import Unsettled
+from lossmith.check.promise import Promise, base_limit, is_shift_invariant
+from lossmith.check.report import CheckReport
+from lossmith.check.samples import Batch, batches
+from lossmith.check.subject import OUTPUTS, Subject, other_value, subject_of
+from lossmith.check.tally import Tally
+from lossmith.compiler import DIRECTION
+from lossmith.errors import LossmithError
+from lossmith.language.build import mul, reduce_
+from lossmith.language.expr import (
+    Bound,
+    Derivative,
+    Entry,
+    Expr,
+    Index,
+    Reduce,
+    Softmax,
+    fresh,
+    level_of,
+    named,
+    walk,
+)
+from lossmith.language.formula import Input, Role
+
+if TYPE_CHECKING:
+    from lossmith.loss import Loss
+
+J = named("j")
+EXACT_DIGITS = 35
+"""How many digits two exact formulas must agree to."""
+OWN_DIGITS = 6.0
+"""How many digits a gradient written by hand must have right on ordinary rows."""
+_COMPONENTS = 4
+"""How many entries are looked at in rows of many classes."""
+_MANY = 12
+
+Progress = Callable[[int, int, str], None]
+
+
+def check_loss(
+    loss: Loss,
+    *,
+    dtypes: Sequence[str] = ("float32", "float64"),
+    samples: str | Sequence[Batch] = "standard",
+    seed: int = 0,
+    against: Any = None,
+    gradient: Callable[..., Any] | None = None,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Compare value, gradient and Hessian of a loss with exact arithmetic.
+
+    Values are compared with the definition, run on numbers of 50 digits and more; derivatives with
+    dual numbers over the definition's formula, which know nothing of the rules that lossmith derives
+    by; the derived formulas with the same to 35 digits, kinks included; kernels of every back end with
+    all of them, to the promise of `lossmith.check.promise`.
+
+    Parameters
+    ----------
+    loss : Loss
+    dtypes : sequence of str
+    samples : {"standard", "quick"} or sequence of Batch
+        "quick" takes a third of the rows, and no large ones.
+    seed : int
+        Of the inputs.
+    against : Loss, str or callable, optional
+        A second definition of the same loss, which must have the same values to 35 digits. A
+        function of one sample is run on numbers of many digits.
+    gradient : callable, optional
+        Somebody's own NumPy gradient of a batch, called as gradient(scores, target): its digits are
+        counted, and on ordinary rows six must be right.
+    progress : callable, optional
+        Called with (done, total, text).
+
+    Returns
+    -------
+    CheckReport
+    """
+    return check_subject(
+        subject_of(loss),
+        dtypes=dtypes,
+        samples=samples,
+        seed=seed,
+        against=against,
+        gradient=gradient,
+        progress=progress,
+    )
+
+
+def check_subject(
+    subject: Subject,
+    *,
+    dtypes: Sequence[str] = ("float32", "float64"),
+    samples: str | Sequence[Batch] = "standard",
+    seed: int = 0,
+    against: Any = None,
+    gradient: Callable[..., Any] | None = None,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Do what `check_loss` does, with the parts of a loss given one by one."""
+    start = time.perf_counter()
+    work = list(_work(subject, samples, dtypes, seed))
+    total, done = sum(len(batch) for batch, _ in work), 0
+    check = _Check(subject, work)
+    for batch, batch_dtypes in work:
+        check.run_kernels(batch, batch_dtypes)
+        if gradient is not None:
+            check.run_own(batch, gradient)
+        for row in range(len(batch)):
+            check.compare_row(batch, row, against)
+            done += 1
+            if progress is not None:
+                progress(done, total, f"{batch.K} classes, {batch.notes[row]}")
+    return check.report(time.perf_counter() - start)
+
+
+def _work(
+    subject: Subject, samples: str | Sequence[Batch], dtypes: Sequence[str], seed: int
+) -> Iterator[tuple[Batch, tuple[str, ...]]]:
+    """Yield batches, each with the dtypes that can express it."""
+    if not isinstance(samples, str):
+        yield from ((batch, tuple(dtypes)) for batch in samples)
+        return
+    if samples not in ("standard", "quick"):
+        raise ValueError(f"samples is {samples!r}, expected 'standard', 'quick' or batches")
+    size, quick = subject.fixed_size, samples == "quick"
+    sizes = (size,) if size else (3,) if quick else (2, 3, 5)
+    large = not quick and size is None and not _couples_pairs(subject.formula.expr)
+    for batch in batches(subject.formula, np.float32, seed=seed, sizes=sizes, large=large):
+        yield batch, tuple(dtypes)
+    if "float64" in dtypes:
+        found = batches(subject.formula, np.float64, seed=seed, sizes=sizes[-1:], large=False)
+        yield from ((batch, ("float64",)) for batch in found)
+
+
+def _couples_pairs(expr: Expr) -> bool:
+    """Whether a sum over classes depends on the class of a sum around it: K² terms."""
+    for node in walk(expr):
+        if isinstance(node, Reduce | Softmax):
+            around = (node.cond.free | node.body.free) - {Bound(level_of(node))}
+            if any(isinstance(i, Bound) for i in around):
+                return True
+    return False
+
+
+@dataclass
+class _Row:
+    """One row of a batch with what its exact results need."""
+
+    batch: Batch
+    number: int
+    sample: Sample
+    reference: Reference
+
+    def describe(self, k: int | None = None) -> Callable[[], str]:
+        at = "" if k is None else f"class {k} of "
+        return lambda: at + self.batch.describe(self.number)
+
+
+class _Check:
+    """Everything counted so far."""
+
+    def __init__(self, subject: Subject, work: list[tuple[Batch, tuple[str, ...]]]) -> None:
+        self.subject, self.formula = subject, subject.formula
+        self.scores = [i.name for i in self.formula.of_role("scores")]
+        self.single = self.formula.kind == "elementwise"
+        self.at: Index | None = None if self.single else J
+        self.tallies: dict[tuple[str, str, str], Tally] = {}
+        self.problems: list[str] = []
+        self.results: dict[tuple[str, str, str], tuple[np.ndarray, ...]] = {}
+        self.direction = np.zeros(0)
+        v = Input(DIRECTION, Role("targets"))
+        with_direction = replace(self.formula, inputs=(*self.formula.inputs, v))
+        self.promise = Promise(with_direction, self._invariant(work))
+        self.exprs = {("value", 0): self.formula.expr}
+        for i, name in enumerate(self.scores):
+            g = Derivative(self.formula.expr, name, self.at)
+            self.exprs["grad", i] = g
+            self.exprs["hessian_diag", i] = Derivative(g, name, self.at)
+            self.exprs["hvp", i] = self._product(g, name)
+        self.derived = {
+            "grad": [subject.gradient(n) for n in self.scores],
+            "hessian_diag": [subject.hessian_diag(n) for n in self.scores],
+        }
+
+    def _product(self, gradient: Expr, name: str) -> Expr:
+        if self.single:
+            return mul(Derivative(gradient, name, None), Entry(DIRECTION, None))
+        k = fresh("k")
+        return reduce_("sum", k, mul(Derivative(gradient, name, k), Entry(DIRECTION, k)))
+
+    def _invariant(self, work: list[tuple[Batch, tuple[str, ...]]]) -> frozenset[str]:
+        for batch, _ in work:
+            rows = np.flatnonzero(batch.ordinary)
+            if len(rows) and batch.K > 1:
+                hypers = self.subject.hypers_for(batch.K)
+                sample = batch.sample(int(rows[0]), hypers)
+                found = (n for n in self.scores if is_shift_invariant(self.formula, n, sample))
+                return frozenset(found)
+        return frozenset()
+
+    def tally(self, output: str, dtype: str, backend: str = "") -> Tally:
+        key = (output, dtype, backend)
+        if key not in self.tallies:
+            self.tallies[key] = Tally(*key)
+        return self.tallies[key]
+
+    # -------------------------------------------------------------- kernels
+
+    def run_kernels(self, batch: Batch, dtypes: tuple[str, ...]) -> None:
+        """Run every kernel over a batch and keep the results."""
+        hypers = self.subject.hypers_for(batch.K)
+        first = batch.inputs[self.scores[0]]
+        rng = np.random.default_rng(len(batch))
+        self.direction = rng.normal(size=first.shape).astype(np.float32)
+        self.results = {}
+        for dtype in dtypes:
+            arrays = batch.arguments(self.formula, dtype)
+            for output in OUTPUTS:
+                given = [*arrays, self.direction.astype(dtype)] if output == "hvp" else arrays
+                for backend, kernels in self.subject.kernels.items():
+                    key = (output, dtype, backend)
+                    try:
+                        self.results[key] = kernels(output, given, hypers)
+                    except (LossmithError, ArithmeticError, ValueError, TypeError) as error:
+                        said = (
+                            f"{output}, {dtype}, {backend}: raised {type(error).__name__}: {error}"
+                        )
+                        self.problems.append(f"{said} (K = {batch.K})")
+
+    def run_own(self, batch: Batch, gradient: Callable[..., Any]) -> None:
+        """Run somebody's own gradient over a batch."""
+        with np.errstate(all="ignore"):
+            found = gradient(*batch.arguments(self.formula, "float64"))
+        arrays = found if isinstance(found, tuple) else (found,)
+        expected = batch.inputs[self.scores[0]].shape
+        if any(np.shape(a) != expected for a in arrays):
+            shapes = ", ".join(str(np.shape(a)) for a in arrays)
+            problem = f"your gradient has shape {shapes}, expected {expected} like the scores"
+            self.problems.append(f"{problem} (K = {batch.K})")
+            return
+        self.results["grad", "float64", "yours"] = tuple(np.asarray(a) for a in arrays)
+
+    # -------------------------------------------------------------- rows
+
+    def compare_row(self, batch: Batch, number: int, against: Any) -> None:
+        """Compare all results for one row with the exact ones."""
+        sample = batch.sample(number, self.subject.hypers_for(batch.K))
+        sample = replace(sample, rows={**sample.rows, DIRECTION: self.direction[number]})
+        row = _Row(batch, number, sample, Reference(sample, 40, limits=True))
+        self._compare_value(row)
+        for k in self._components(row):
+            for i in range(len(self.scores)):
+                self._compare_component(row, k, i)
+        if batch.finite[number] and batch.K <= 5:
+            self._compare_definitions(row, against)
+
+    def _components(self, row: _Row) -> list[int | None]:
+        if self.single:
+            return [None]
+        K = row.batch.K
+        if K <= _MANY:
+            return list(range(K))
+        by_size = np.argsort(-row.batch.inputs[self.scores[0]][row.number], kind="stable")
+        label = [] if row.sample.label is None else [row.sample.label]
+        chosen = [*label, int(by_size[0]), int(by_size[1]), int(by_size[-1])]
+        return list(dict.fromkeys(chosen))[:_COMPONENTS]
+
+    def _compare_value(self, row: _Row) -> None:
+        try:
+            exact = self.subject.value(row.sample, row.reference)
+        except Unsettled:
+            self._undecided("value")
+            return
+        self._measure(row, "value", 0, None, exact)
+
+    def _compare_component(self, row: _Row, k: int | None, i: int) -> None:
+        at: dict[Index, int] = {} if k is None else {J: k}
+        for output in OUTPUTS[1:]:
+            # Products take one derivative for each class, for each of them: few rows will do.
+            if output == "hvp" and (row.batch.K > 3 or not row.batch.finite[row.number]):
+                continue
+            try:
+                exact = row.reference.value(self.exprs[output, i], at)
+            except Unsettled:
+                self._undecided(output)
+                continue
+            self._measure(row, output, i, k, exact)
+            if output in self.derived and row.batch.finite[row.number] and row.batch.K <= 3:
+                self._compare_derived(row, output, i, k, exact)
+
+    def _undecided(self, output: str) -> None:
+        for (name, _, _), tally in self.tallies.items():
+            tally.undecided += name == output
+
+    def _measure(self, row: _Row, output: str, i: int, k: int | None, exact: Real) -> None:
+        at = row.number if k is None else (row.number, k)
+        expr = self.exprs[output, i]
+
+        def value_at(changed: Sample) -> Real:
+            indices: dict[Index, int] = {} if k is None else {J: k}
+            return Reference(changed, 20, limits=True).value(expr, indices)
+
+        for (name, dtype, backend), arrays in self.results.items():
+            if name != output or i >= len(arrays):
+                continue
+            got = arrays[i][at]
+            tally = self.tally(self._named(output, i), dtype, backend)
+            if backend == "yours":
+                if row.batch.finite[row.number]:
+                    needed = OWN_DIGITS if row.batch.ordinary[row.number] else 0.0
+                    tally.judge(got, exact, needed, row.describe(k))
+                continue
+
+            def limit(exact: Real = exact, dtype: str = dtype) -> float:
+                return self.promise.limit(value_at, row.sample, exact, dtype)
+
+            tally.measure(got, exact, base_limit(row.batch.K), limit, row.describe(k))
+
+    def _named(self, output: str, i: int) -> str:
+        return (
+            output if output == "value" or len(self.scores) == 1 else f"{output} {self.scores[i]}"
+        )
+
+    # -------------------------------------------------------------- exact against exact
+
+    def _compare_derived(self, row: _Row, output: str, i: int, k: int | None, exact: Real) -> None:
+        tally = self.tally(f"{self._named(output, i)} by rules", "exact")
+        try:
+            derived = row.reference.value(self.derived[output][i], {} if k is None else {J: k})
+        except Unsettled:
+            tally.undecided += 1
+            return
+        tally.compare(derived, exact, EXACT_DIGITS, row.describe(k))
+
+    def _compare_definitions(self, row: _Row, against: Any) -> None:
+        try:
+            value = evaluate_adaptive(self.formula.expr, row.sample, 40)
+            if self.formula.function is not None:
+                own = definition_value(self.formula.function, self.formula, row.sample, 40)
+                tally = self.tally("formula as the function", "exact")
+                tally.compare(value, own, EXACT_DIGITS, row.describe())
+            if against is not None:
+                other = other_value(against, self.formula, row.sample)
+                tally = self.tally("value as the other definition", "exact")
+                tally.compare(value, other, EXACT_DIGITS, row.describe())
+        except Unsettled:
+            self._undecided("formula as the function")
+
+    def report(self, seconds: float) -> CheckReport:
+        """Return what was found."""
+        tallies = list(self.tallies.values())
+        problems = [*self.problems, *(t.problem() for t in tallies if not t.ok)]
+        rows = tuple(t.row() for t in tallies)
+        return CheckReport(self.formula.name, not problems, rows, tuple(problems), seconds)

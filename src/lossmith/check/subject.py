@@ -1,0 +1,141 @@
+"""What is checked: a loss as its definition, its kernels and its derived formulas, each replaceable."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from lossmith import compiler, evaluation
+from lossmith.check.arithmetic import Real
+from lossmith.check.interpreter import Reference, Sample, evaluate_adaptive
+from lossmith.check.mparray import definition_value
+from lossmith.kernels.lower import lower
+from lossmith.kernels.runtime import compile_kernel, has_numba
+from lossmith.language.expr import Expr
+from lossmith.language.formula import Formula, Hyperparameter
+
+if TYPE_CHECKING:
+    from lossmith.loss import Loss
+
+OUTPUTS = ("value", "grad", "hessian_diag", "hvp")
+
+Kernels: TypeAlias = Callable[..., tuple[np.ndarray, ...]]
+"""(output, arrays, hypers) -> one array for each differentiable input; for the value, one."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A loss to be checked.
+
+    Attributes
+    ----------
+    formula : Formula
+        The definition. Its `function`, where it has one, is what values are compared with.
+    hypers : mapping
+        The values of the hyperparameters that are set; others get their defaults.
+    kernels : mapping
+        Of each back end: what computes batches.
+    gradient, hessian_diag : callable
+        Of the name of an input: the derived formula, at the free index j for a row loss.
+    """
+
+    formula: Formula
+    hypers: Mapping[str, Any]
+    kernels: Mapping[str, Kernels]
+    gradient: Callable[[str], Expr]
+    hessian_diag: Callable[[str], Expr]
+
+    def hypers_for(self, K: int) -> dict[str, Any]:
+        """Return a value for every hyperparameter; without a default, an array of K or a number."""
+        return {h.name: self._hyper(h, K) for h in self.formula.hypers}
+
+    def _hyper(self, hyper: Hyperparameter, K: int) -> Any:
+        value = self.hypers.get(hyper.name, hyper.default)
+        if value is None:
+            return np.linspace(0.5, 2.0, K) if hyper.ndim else 1.5
+        return value
+
+    @property
+    def fixed_size(self) -> int | None:
+        """The number of classes, where an array with one number per class decides it."""
+        values = (self._hyper(h, 0) for h in self.formula.hypers)
+        lengths = [len(v) for v in values if np.ndim(v) == 1 and len(v)]
+        return lengths[0] if lengths else None
+
+    def value(self, sample: Sample, reference: Reference) -> Real:
+        """Return the exact value: from the function where there is one, else from the formula."""
+        if self.formula.function is None:
+            return reference.value(self.formula.expr)
+        return definition_value(self.formula.function, self.formula, sample, 30, limits=True)
+
+
+def subject_of(loss: Loss) -> Subject:
+    """Return what is checked of a loss."""
+    formula = loss.definition
+    kernels: dict[str, Kernels] = {}
+    if has_numba():
+        kernels["numba"] = _kernels(loss, "numba")
+    kernels["numpy"] = _kernels(loss, "numpy")
+    return Subject(
+        formula,
+        loss._defaults,  # pyright: ignore[reportPrivateUsage]
+        kernels,
+        lambda name: compiler.gradient(formula, name).result,
+        lambda name: compiler.hessian_diagonal(formula, name),
+    )
+
+
+def _kernels(loss: Loss, backend: Any) -> Kernels:
+    made: dict[Any, Any] = {}
+
+    def run(output: str, arrays: list[np.ndarray], hypers: Mapping[str, Any]) -> Any:
+        inputs, direction = (arrays[:-1], arrays[-1]) if output == "hvp" else (arrays, None)
+        ready = evaluation.prepare(loss, tuple(inputs), dict(hypers), {"axis": -1})
+        key = (output, ready.key, ready.layout.compute.char)
+        if key not in made:
+            program = lower(compiler.outputs_for(ready.formula, (output,)), ready.formula)
+            made[key] = compile_kernel(program, ready.layout.compute, backend)
+        kernel = made[key]
+        shape = next(iter(ready.inputs.values())).shape
+        found = {
+            name: np.empty(shape[0], np.float64)
+            if name == "value"
+            else np.empty(shape, ready.layout.compute)
+            for name in kernel.outputs
+        }
+        rows = dict(ready.inputs)
+        if direction is not None:
+            rows[compiler.DIRECTION] = direction
+        kernel.run(rows, ready.label, ready.hypers, ready.weight, 1.0, found)
+        # Per-sample values leave the house in the dtype of the scores.
+        return tuple(a.astype(ready.layout.compute, copy=False) for a in found.values())
+
+    return run
+
+
+def other_value(against: Any, formula: Formula, sample: Sample) -> Real:
+    """Return the value that a second definition gives: a Loss, a formula as text, or a function.
+
+    A second definition gets the inputs by position and, of the hyperparameters, those that it names.
+    """
+    from lossmith.losses import resolve_loss
+
+    if callable(against) and not hasattr(against, "definition"):
+        named = {h.name for h in formula.hypers} & set(inspect.signature(against).parameters)
+        trimmed = Formula(
+            formula.name,
+            formula.kind,
+            formula.expr,
+            formula.inputs,
+            tuple(h for h in formula.hypers if h.name in named),
+        )
+        return definition_value(against, trimmed, sample)
+    other = resolve_loss(against)
+    renamed = dict(zip((i.name for i in other.definition.inputs), formula.inputs, strict=False))
+    rows = {n: sample.rows[i.name] for n, i in renamed.items() if i.name in sample.rows}
+    hypers = {h.name: h.default for h in other.definition.hypers} | dict(sample.hypers)
+    return evaluate_adaptive(other.definition.expr, Sample(rows, sample.label, hypers, sample.K))
