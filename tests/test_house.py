@@ -22,7 +22,8 @@ PACKAGE = ROOT / "src" / "lossmith"
 # The pipeline. A module imports from its own stage and from those before it. `lossmith` itself is
 # the front door: it gathers what users import, so nothing inside the house may come in by it.
 STAGES = (
-    *("errors", "language", "calculus", "kernels", "compiler", "loss", "functions", "losses"),
+    *("errors", "language", "calculus", "kernels", "compiler"),
+    *("batch", "hessian", "evaluation", "loss", "functions", "losses"),
     *("check", "data", "linear", "interop", "report", "__init__", "cli", "__main__"),
 )
 

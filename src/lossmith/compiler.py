@@ -1,12 +1,12 @@
 """From a formula to kernels: the passes, in their order.
 
-    read        trace.py, reader.py       a function or a text becomes a Formula
-    specialise  `specialised`             options that are known constants are folded in
-    derive      differentiate.py          gradient and Hessian, by rules
-    split       cases.py                  one form for most classes, one for each class with an indicator of its own
-    stabilise   stabilize.py              each of those forms on its own
-    lower       lower.py                  expressions become loops over the classes of one row
-    emit        emit_numpy.py, emit_numba.py, and runtime.py, which runs the result over a batch
+read        trace.py, reader.py       a function or a text becomes a Formula
+specialise  `specialised`             options that are known constants are folded in
+derive      differentiate.py          gradient and Hessian, by rules
+split       cases.py                  one form for most classes, one for each class with an indicator of its own
+stabilise   stabilize.py              each of those forms on its own
+lower       lower.py                  expressions become loops over the classes of one row
+emit        emit_numpy.py, emit_numba.py, and runtime.py, which runs the result over a batch
 """
 
 from __future__ import annotations

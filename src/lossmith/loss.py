@@ -7,6 +7,7 @@ its derivation and its code, checks itself and draws itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -14,8 +15,8 @@ import numpy as np
 from lossmith import evaluation
 from lossmith.compiler import FOLDED, low_rank_hessian, specialised, with_soft_label
 from lossmith.errors import FormulaError, UnsupportedError
-from lossmith.language.expr import Entry, Reduce, Softmax, walk
 from lossmith.language.expr import Call as CallNode
+from lossmith.language.expr import Entry, Reduce, Softmax, walk
 from lossmith.language.formula import Formula
 from lossmith.language.reader import read
 from lossmith.language.trace import trace
@@ -69,8 +70,9 @@ class Loss:
         reader: Callable[[Mapping[str, int]], Formula],
         defaults: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
+        origin: Any = None,
     ) -> None:
-        self._reader = reader
+        self._reader, self._origin = reader, origin
         self._formula = reader({})
         self._defaults = dict(defaults or {})
         self._options = dict(options or {})
@@ -144,6 +146,12 @@ class Loss:
     def _repr_html_(self) -> str:
         return self.derivation._repr_html_()
 
+    def __deepcopy__(self, memo: Any) -> Loss:
+        return self  # nothing in a loss ever changes
+
+    def __reduce__(self) -> Any:
+        return _restored, (self._origin, self._defaults, self._options)
+
     # -------------------------------------------------------------- batches
 
     def __call__(self, *args: Any, **options: Any) -> Any:
@@ -203,8 +211,12 @@ class Loss:
             elif name in OPTIONS:
                 settings[name] = value
             else:
-                raise TypeError(f"{self.name} has no argument {name!r}; it has {', '.join([*sorted(known), *OPTIONS])}.")
+                raise self._unknown(name)
         return evaluation.run(self, wanted, args, hyper, settings, out)
+
+    def _unknown(self, name: str) -> TypeError:
+        known = ", ".join([*sorted(h.name for h in self._formula.hypers), *OPTIONS])
+        return TypeError(f"{self.name} has no argument {name!r}; it has {known}.")
 
     def variant(self, ndims: Mapping[str, int], soft: bool, weighted: bool, constants: Mapping[str, float]) -> Formula:
         """Return the formula for arguments of this kind: arrays for numbers, a distribution for the label."""
@@ -222,10 +234,10 @@ class Loss:
         known = {h.name for h in self._formula.hypers}
         unknown = [n for n in arguments if n not in known and n not in OPTIONS]
         if unknown:
-            raise TypeError(f"{self.name} has no argument {unknown[0]!r}; it has {', '.join([*sorted(known), *OPTIONS])}.")
+            raise self._unknown(unknown[0])
         hyper = {n: v for n, v in arguments.items() if n in known}
         options = {n: v for n, v in arguments.items() if n in OPTIONS}
-        bound = Loss(self._reader, {**self._defaults, **hyper}, {**self._options, **options})
+        bound = Loss(self._reader, {**self._defaults, **hyper}, {**self._options, **options}, self._origin)
         bound._variants, bound._kernels = self._variants, self._kernels
         return bound
 
@@ -296,7 +308,7 @@ def loss(definition: Callable[..., Any] | str, **names: Any) -> Loss:
             arrays = {n: np.ones(1) for n, d in ndims.items() if d}
             return read(text, **{**names, **arrays})
 
-        made = Loss(from_text)
+        made = Loss(from_text, origin=(text, names))
     else:
         if names:
             raise TypeError("hyperparameters of a function are its keyword-only arguments; use .bind(…) to set them")
@@ -304,13 +316,25 @@ def loss(definition: Callable[..., Any] | str, **names: Any) -> Loss:
         def from_function(ndims: Mapping[str, int]) -> Formula:
             return trace(definition, hyper_ndims=ndims)
 
-        made = Loss(from_function)
+        made = Loss(from_function, origin=(definition.__module__, definition.__qualname__))
     if made.kind == "vector":
         raise FormulaError(
             f"{made.name} returns a row whose elements depend on one another: a vector function, not a loss.",
             hint="Reduce it to one number (sum, max, or pick an entry such as [y]), or use lossmith.function.",
         )
     return made
+
+
+def _restored(origin: Any, defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Loss:
+    """Make a pickled loss again: a text from itself, a function from where it is defined."""
+    first, second = origin
+    if isinstance(second, dict):
+        return loss(first, **second).bind(**defaults, **options)
+    found: Any = import_module(first)
+    for part in second.split("."):
+        found = getattr(found, part)
+    made = found if isinstance(found, Loss) else loss(found)
+    return made.bind(**defaults, **options) if defaults or options else made
 
 
 __all__ = ["FOLDED", "Loss", "loss"]

@@ -92,9 +92,7 @@ def test_lossmith_functions() -> None:
     np.testing.assert_array_equal(floats(own("onehot")(many_digits(1), s)), [0, 1, 0, 0])
     some = own("softmax")(s, where=s > 0)
     np.testing.assert_allclose(floats(some), np.where(ROW > 0, p / p[ROW > 0].sum(), 0))
-    np.testing.assert_allclose(
-        floats(own("logsumexp")(s, where=s > 0)), np.log(np.exp(ROW[ROW > 0]).sum())
-    )
+    np.testing.assert_allclose(floats(own("logsumexp")(s, where=s > 0)), np.log(np.exp(ROW[ROW > 0]).sum()))
     pairs = own("softmax")(s[:, None] * s, axis=0)
     np.testing.assert_allclose(floats(np.sum(pairs, axis=0)), np.ones(4))
 
@@ -157,9 +155,7 @@ def huber(s: Any, t: Any, *, delta: float = 1.0) -> Any:
 
 @pytest.mark.parametrize("function", [cross_entropy, focal, hinge, kl, pairs, huber])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
-def test_definition_is_what_the_interpreter_gives(
-    function: Callable[..., Any], scale: float
-) -> None:
+def test_definition_is_what_the_interpreter_gives(function: Callable[..., Any], scale: float) -> None:
     formula = trace(function)
     hypers = {h.name: h.default for h in formula.hypers}
     targets: Any = TARGETS
@@ -167,9 +163,7 @@ def test_definition_is_what_the_interpreter_gives(
     if formula.kind == "elementwise":
         scores, targets = scores[2], 0.7
     sample = Sample({"s": scores, "t": targets}, label=2, hypers=hypers, K=4)
-    assert agree(
-        definition_value(function, formula, sample), evaluate_adaptive(formula.expr, sample)
-    )
+    assert agree(definition_value(function, formula, sample), evaluate_adaptive(formula.expr, sample))
 
 
 def test_definition_with_many_digits_lost() -> None:

@@ -220,6 +220,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     # brackets and syntax
     ("log(softmax(s)[y]", {}), ("log(s))", {}), ("log(s]", {}), ("lambda * s", {}),
     ("p = softmax(s)\n-log(p[y) + 1]", {}), ("if s: t", {}), ("s +* t", {}),
+    ("2s", {}), ("1if s else t", {}),
     # names
     ("-log(sofmax(s)[y])", {}), ("ln(s)", {}), ("σ(s)", {}), ("foo(s)", {}), ("s.sum()", {}),
     ("(1 - softmax(s)[y])**gama", {"gamma": 2.0}), ("g * s", {}), ("S[y]", {}), ("np.soft * s", {}),
@@ -287,6 +288,11 @@ def test_caret_stands_below_the_place() -> None:
     assert (error.line, error.column) == (2, 20)
     _, line, caret, *_ = str(error).splitlines()
     assert line[caret.index("^") :] == "gama"
+
+
+def test_numbers_are_read_in_every_notation() -> None:
+    found = read("s*1e-3 + .5*t1 + 1.*s + 1_000 + 2.5E+2*t1_2", t1=2.0, t1_2=1.0)
+    assert found.expr is read("t1_2*250 + s/1*0.001 + t1*0.5 + s + 1000", t1=2, t1_2=1).expr
 
 
 # ------------------------------------------------------------------ nothing but FormulaError

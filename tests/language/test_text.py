@@ -126,7 +126,10 @@ def test_abbreviations() -> None:
 
 
 def test_abbreviation_keeps_the_value() -> None:
+    def expanded(node: x.Node) -> x.Node:
+        if isinstance(node, x.Var) and node.name == "p":
+            return samples.p(node.indices[0])
+        return b.rebuild(node, expanded)
+
     for expr, _ in samples.SAMPLES.values():
-        assert b.substitute(abbreviate(expr, samples.P), {
-            x.Var("p", (i,)): samples.p(i) for i in (samples.J, samples.K, samples.Y)
-        }) is expr or any(isinstance(n, x.Bound) for n in x.walk(expr))  # fmt: skip
+        assert expanded(abbreviate(expr, samples.P)) is expr

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from lossmith.language.build import (
     add,
+    arg_reduce,
     call,
     coefficient,
     const,
@@ -54,7 +55,8 @@ Bindings: TypeAlias = Mapping[str, Node]
 META = -1
 """The uid that marks a Free index as a metavariable."""
 _COND = "condition"
-_ROW = "row"
+ROW = "row"
+"""The operator of the binder that holds what a row metavariable stands for."""
 
 
 def meta_index(name: str) -> Free:
@@ -65,7 +67,7 @@ def meta_index(name: str) -> Free:
 def _row(index: Index, body: Expr) -> Expr:
     """Close an expression over an index into a comparable value: the λ of a row metavariable."""
     probe = fresh()
-    return reduce_(_ROW, probe, substitute(body, {index: probe}))
+    return reduce_(ROW, probe, substitute(body, {index: probe}))
 
 
 def match(pattern: Node, node: Node, bound: Bindings) -> Iterator[Bindings]:
@@ -123,7 +125,7 @@ def _match_index(pattern: Index, node: Node, bound: Bindings) -> Iterator[Bindin
 def indices_of(node: Node) -> list[Index]:
     """Return the indices that occur in `node` and are not bound in it, in a fixed order."""
     inside = {n for n in walk(node) if isinstance(n, Free | Label | ArgReduce) or n in node.free}
-    return sorted((n for n in inside if isinstance(n, Index)), key=lambda n: n.digest)
+    return sorted((n for n in inside if isinstance(n, Index)), key=lambda n: n.order)
 
 
 def _match_same(pattern: Node, node: Node, bound: Bindings) -> Iterator[Bindings]:
@@ -218,10 +220,12 @@ def fill(pattern: Node, bound: Bindings) -> Expr:
             if not n.indices:
                 return value
             assert isinstance(value, Reduce)
-            return instantiate(value, _filled_index(n.indices[0], bound))
-        if isinstance(n, Index):
+            at = visit(n.indices[0])
+            assert isinstance(at, Index)
+            return instantiate(value, at)
+        if isinstance(n, Free):
             return _filled_index(n, bound)
-        if isinstance(n, Reduce | Softmax) and n.cond is TRUE and _COND in bound:
+        if isinstance(n, Reduce | Softmax | ArgReduce) and n.cond is TRUE and _COND in bound:
             index, _, body = opened(n)
             condition = bound[_COND]
             assert isinstance(condition, Reduce)
@@ -230,6 +234,8 @@ def fill(pattern: Node, bound: Bindings) -> Expr:
             assert isinstance(inner, Expr)
             if isinstance(n, Reduce):
                 return reduce_(n.op, index, inner, cond)
+            if isinstance(n, ArgReduce):
+                return arg_reduce(n.op, index, inner, cond)
             return softmax(index, inner, _filled_index(n.at, bound), cond)
         return rebuild(n, visit)
 

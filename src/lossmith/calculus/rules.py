@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
-from lossmith.calculus.patterns import rewrite_root
+from lossmith.calculus.patterns import ROW, rewrite_root
 from lossmith.calculus.statements import parse_statement
 from lossmith.language.build import (
     add,
@@ -282,9 +282,10 @@ LEAF_RULES: tuple[Rule, ...] = (
 
 def is_plain(e: Node) -> bool:
     """Whether e is made of entries, hyperparameters and numbers by sums and products alone."""
-    return not any(isinstance(n, Call | Softmax | Pow | Where | Derivative | Var) for n in walk(e)) and not any(
-        isinstance(n, Reduce) and n.op != "sum" for n in walk(e)
-    )
+    if isinstance(e, Reduce) and e.op == ROW:
+        e = e.body
+    busy = Call | Softmax | Pow | Where | Derivative | Var | Held | ArgReduce
+    return not any(isinstance(n, busy) or (isinstance(n, Reduce) and n.op != "sum") for n in walk(e))
 
 
 def rewriting(

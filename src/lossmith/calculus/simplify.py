@@ -159,7 +159,7 @@ def _tidy(e: Expr) -> Expr:
     if isinstance(e, Mul):
         e = select(e)
     if isinstance(e, Add):
-        e = min(_forms(e), key=lambda f: (_cost(f), f.digest))
+        e = min(_forms(e), key=lambda f: (_cost(f), f.order))
     return e
 
 
@@ -221,7 +221,7 @@ def factored(e: Expr) -> Expr:
     shared = [(base, ts) for base, ts in counts.items() if len(ts) > 1]
     if not shared:
         return e
-    base, terms = max(shared, key=lambda s: (len(s[1]), s[0].size, s[0].digest))
+    base, terms = max(shared, key=lambda s: (len(s[1]), s[0].size, s[0].order))
     lowest = _lowest([dict(_powers(t))[base] for t in terms])
     if lowest is None:
         return e

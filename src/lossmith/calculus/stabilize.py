@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lossmith.calculus.patterns import indices_of
 from lossmith.calculus.rules import RECOGNITION, rewriting
 from lossmith.calculus.simplify import bottom_up
 from lossmith.language.build import (
@@ -58,7 +59,6 @@ from lossmith.language.expr import (
     Where,
     walk,
 )
-from lossmith.calculus.patterns import indices_of
 
 STABLE_RULES = (
     *RECOGNITION,
@@ -85,6 +85,8 @@ STABLE_RULES = (
               plain="c"),
     rewriting("softmax_minus_weighted_target", "b*softmax(x)[i] - c",
               "softmax(x)[i]*(b - c) - c*(1 - softmax(x)[i])", plain="bc"),
+    rewriting("mean_over_softmax", "z[i] - sum(softmax(x)*z)",
+              "group(z[i] - z[argmax(x)]) - sum(softmax(x)*group(z - z[argmax(x)]))", plain="z"),
     rewriting("log_softmax_complement", "log(1 - softmax(x)[i])",
               "where(softmax(x)[i] > 0.5, log(group(1 - softmax(x)[i])), log1p(-softmax(x)[i]))"),
 )  # fmt: skip
@@ -222,9 +224,11 @@ def guarded(expr: Expr, targets: frozenset[str]) -> Expr:
 
 
 def _leaves_out(f: Expr, targets: frozenset[str]) -> bool:
-    """Whether f is a target, one minus a target, or a weight per class."""
+    """Whether f is a target, one minus a target, a weight per class, or a share that may vanish."""
     if isinstance(f, Hyper):
         return bool(f.indices)
+    if isinstance(f, Call) and f.function == "exp" and isinstance(f.args[0], Held):
+        return True  # a softmax that has underflown: p log p is 0 at p = 0
     parts = [coefficient(t)[1] for t in f.terms] if isinstance(f, Add) else [f]
     entries = [p for p in parts if p is not ONE]
     return bool(entries) and all(isinstance(p, Entry) and p.name in targets for p in entries)

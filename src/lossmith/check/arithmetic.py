@@ -349,9 +349,7 @@ def _root_slope(o: Arithmetic, x: Any, constant: int, square: int) -> Any:
     return o.power(_polynomial(o, x, constant, square), o.ctx.mpf(-0.5))
 
 
-FUNCTIONS: dict[
-    str, tuple[Callable[[Arithmetic, Real], Real], Callable[[Arithmetic, Any], Any]]
-] = {
+FUNCTIONS: dict[str, tuple[Callable[[Arithmetic, Real], Real], Callable[[Arithmetic, Any], Any]]] = {
     "exp": (_exp, lambda o, x: o.call("exp", x)),
     "log": (_log, lambda o, x: o.power(x, -o.one)),
     "log1p": (_log1p, lambda o, x: o.power(o.add(o.one, x), -o.one)),

@@ -113,9 +113,7 @@ def evaluate(expr: Expr, sample: Sample, digits: int = 50) -> Real:
     return primal(Interpreter(sample, digits).value(expr))
 
 
-def evaluate_adaptive(
-    expr: Expr, sample: Sample, digits: int = 40, *, limits: bool = False
-) -> Real:
+def evaluate_adaptive(expr: Expr, sample: Sample, digits: int = 40, *, limits: bool = False) -> Real:
     """Return the value of `expr` at `sample` with `digits` correct digits.
 
     Values below 1e-400 that no precision settles are returned as 0. A sample with a NaN gives NaN.
@@ -165,9 +163,7 @@ class Reference:
         return settled(at_digits, self.digits)
 
 
-def numeric_derivative(
-    expr: Expr, sample: Sample, name: str, wrt: int | None, digits: int = 30
-) -> Real:
+def numeric_derivative(expr: Expr, sample: Sample, name: str, wrt: int | None, digits: int = 30) -> Real:
     """Return ∂expr/∂name_wrt from differences of values: a third way, for smooth points only."""
     ctx = context(digits).clone()
 
@@ -207,10 +203,7 @@ def limit_of(sample: Sample) -> Sample:
         sign = _is_infinite(x, 1) - _is_infinite(x, -1)
         return sign * far if sign else x
 
-    rows = {
-        name: [tamed(x) for x in row] if _is_sequence(row) else tamed(row)
-        for name, row in sample.rows.items()
-    }
+    rows = {name: [tamed(x) for x in row] if _is_sequence(row) else tamed(row) for name, row in sample.rows.items()}
     return replace(sample, rows=rows)
 
 

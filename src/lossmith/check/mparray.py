@@ -370,9 +370,7 @@ _OPERATIONS: dict[str, Callable[..., MpArray]] = {
 # ------------------------------------------------------------------ a loss function, run
 
 
-def run_definition(
-    function: Callable[..., Any], formula: Formula, sample: Sample, digits: int
-) -> tuple[MpArray, bool]:
+def run_definition(function: Callable[..., Any], formula: Formula, sample: Sample, digits: int) -> tuple[MpArray, bool]:
     """Run a user's function of one sample on numbers of so many digits.
 
     Returns
@@ -386,10 +384,7 @@ def run_definition(
     def made(value: Any) -> MpArray:
         return MpArray(value, arithmetic, sample.K)
 
-    inputs = [
-        made(sample.label if i.role.kind == "label" else sample.rows[i.name])
-        for i in formula.inputs
-    ]
+    inputs = [made(sample.label if i.role.kind == "label" else sample.rows[i.name]) for i in formula.inputs]
     hypers = {h.name: made(sample.hypers[h.name]) for h in formula.hypers}
     found = function(*inputs, **hypers)
     return found if isinstance(found, MpArray) else made(found), arithmetic.absorbed

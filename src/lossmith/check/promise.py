@@ -1,12 +1,12 @@
 """What accuracy is promised: units of roundoff, and how many more an input is worth.
 
 A result has at most 8 units of roundoff u of error, log2 K more for the sums, and what rounding the
-inputs explains: changing s_k − m, the distance to the largest score, by a relative 2u, targets by 8u,
-hyperparameters and scores that are no distances by 2u. For a softmax probability p_k that is the
-8 + |s_k − m| of the design, up to a factor; for p_k − t_k, where no algorithm gets all digits, it is
-what cancellation costs; beside a kink it is the other slope. The limit is stated in units in the last
-place: n units of roundoff are at most n of those, and among subnormal numbers, where nothing relative
-can hold, it is n times the smallest.
+inputs explains: changing s_k − m, the distance to the largest score, by a relative 2u, targets by
+8u, hyperparameters and scores that are no distances by 2u. For a softmax probability p_k that is
+the 8 + |s_k − m| of the design, up to a factor of 2; for p_k − t_k, where no algorithm gets all
+digits, it is what cancellation costs; beside a kink it is the other slope. The limit is stated in
+units in the last place: n units of roundoff are at most n of those, and among subnormal numbers,
+where nothing relative can hold, it is n times the smallest.
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ def is_shift_invariant(formula: Formula, name: str, sample: Sample) -> bool:
         return False
     moved = replace(sample, rows={**sample.rows, name: [float(x) + 0.75 for x in row]})
     try:
-        return agree(
-            evaluate_adaptive(formula.expr, sample), evaluate_adaptive(formula.expr, moved), 30
-        )
+        return agree(evaluate_adaptive(formula.expr, sample), evaluate_adaptive(formula.expr, moved), 30)
     except Unsettled:
         return False
 
@@ -68,10 +66,8 @@ class Promise:
     def __init__(self, formula: Formula, invariant: frozenset[str]) -> None:
         self.formula, self.invariant = formula, invariant
 
-    def limit(
-        self, value_at: Callable[[Sample], Real], sample: Sample, exact: Real, dtype: Any
-    ) -> float:
-        """Return the promised limit in ulp for one result, what rounding the inputs explains included.
+    def limit(self, value_at: Callable[[Sample], Real], sample: Sample, exact: Real, dtype: Any) -> float:
+        """Return the limit in ulp for one result, with what rounding the inputs explains.
 
         Parameters
         ----------
@@ -104,7 +100,7 @@ class Promise:
         return found[1:] or found
 
     def _changed(self, sample: Sample, u: float) -> Iterator[list[Sample]]:
-        """Yield, for every number of the sample, the sample with a little more and a little less of it."""
+        """Yield, for every number in it, the sample with a little more and a little less of it."""
         for item in self.formula.inputs:
             if item.role.kind != "label":
                 for k, steps in self._steps(item, sample, u):
@@ -117,9 +113,7 @@ class Promise:
                 changed = [number * (1 + 2 * u), number * (1 - 2 * u)]
                 yield [replace(sample, hypers={**sample.hypers, name: v}) for v in changed]
 
-    def _steps(
-        self, item: Input, sample: Sample, u: float
-    ) -> Iterator[tuple[int | None, list[Real]]]:
+    def _steps(self, item: Input, sample: Sample, u: float) -> Iterator[tuple[int | None, list[Real]]]:
         ctx, row = context(60), sample.rows[item.name]
         entries: list[int | None] = [None] if np.ndim(row) == 0 else list(range(len(row)))
         numbers = [exactly(x, ctx) for x in np.atleast_1d(row)]
@@ -149,10 +143,8 @@ class Promise:
         return steps
 
 
-def promise(
-    formula: Formula, sample: Sample, expr: Expr, dtype: Any, *, limits: bool = False
-) -> float:
-    """Return how many ulp of error are promised at most for `expr`, a part of the loss, at `sample`.
+def promise(formula: Formula, sample: Sample, expr: Expr, dtype: Any, *, limits: bool = False) -> float:
+    """Return how many ulp of error `expr`, a part of the loss, has at most by our promise.
 
     Parameters
     ----------

@@ -127,8 +127,7 @@ def _cells(row: CheckRow) -> tuple[str, ...]:
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     padded = [
-        cell.rjust(w) if c in _RIGHT else cell.ljust(w)
-        for c, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        cell.rjust(w) if c in _RIGHT else cell.ljust(w) for c, (cell, w) in enumerate(zip(cells, widths, strict=True))
     ]
     return "  ".join(padded).rstrip()
 

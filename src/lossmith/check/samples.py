@@ -15,8 +15,11 @@ import numpy as np
 from lossmith.check.interpreter import Sample
 from lossmith.language.formula import Domain, Formula, Input
 
-SIZES = (2, 3, 5)
+SIZES = (2, 3)
 """The numbers of classes of most rows."""
+
+MORE_SIZES = ((1, 4), (5, 14), (100, 3), (1000, 1))
+"""Other numbers of classes, and how many rows have them."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +74,18 @@ class Batch:
 
     def describe(self, row: int) -> str:
         """Return a row in words and numbers, short enough for a table."""
-        parts = [self.notes[row]]
-        for name, array in self.inputs.items():
-            parts.append(f"{name} = {_shown(array[row])}")
-        if self.label is not None:
-            parts.append(f"y = {self.label[row]}")
-        return ", ".join(parts)
+        numbers = [] if self.label is None else [f"y = {self.label[row]}"]
+        if self.K > 4:
+            numbers.insert(0, f"K = {self.K}")
+        numbers += [f"{name} = {_shown(array[row])}" for name, array in self.inputs.items()]
+        return f"{self.notes[row]}: {', '.join(numbers)}"
 
 
 def _shown(values: Any) -> str:
     numbers = [f"{float(v):.9g}" for v in np.atleast_1d(values)[:4]]
     if np.ndim(values) == 0:
         return numbers[0]
-    more = ", …" if len(values) > 4 else ""
-    return f"[{', '.join(numbers)}{more}]" + (f" (K = {len(values)})" if more else "")
+    return f"[{', '.join(numbers)}{', …' if len(values) > 4 else ''}]"
 
 
 class _Row(NamedTuple):
@@ -231,9 +232,7 @@ def _targets(
     return row.note, row.values
 
 
-def _real_target(
-    rng: np.random.Generator, scores: np.ndarray, number: int
-) -> tuple[str, np.ndarray]:
+def _real_target(rng: np.random.Generator, scores: np.ndarray, number: int) -> tuple[str, np.ndarray]:
     near = np.where(np.isfinite(scores), scores, 0.0)
     kinds: list[tuple[str, np.ndarray]] = [
         ("normal", rng.normal(size=1)),
@@ -268,7 +267,7 @@ def batches(
     sizes : sequence of int
         The numbers of classes.
     large : bool
-        Whether to add a few rows with 1, 100 and 1000 classes.
+        Whether to add a few rows with 1, 5, 100 and 1000 classes.
     """
     made = np.dtype(dtype)
     rng = np.random.default_rng([seed, made.itemsize])
@@ -276,13 +275,11 @@ def batches(
         return [_batch(formula, rng, 1, made, repeat=2)]
     found = [_batch(formula, rng, K, made) for K in sizes]
     if large:
-        found += [_few(_batch(formula, rng, K, made), n) for K, n in ((1, 4), (100, 3), (1000, 1))]
+        found += [_few(_batch(formula, rng, K, made), n) for K, n in MORE_SIZES]
     return found
 
 
-def _batch(
-    formula: Formula, rng: np.random.Generator, K: int, dtype: np.dtype[Any], repeat: int = 1
-) -> Batch:
+def _batch(formula: Formula, rng: np.random.Generator, K: int, dtype: np.dtype[Any], repeat: int = 1) -> Batch:
     first, *others = (i for i in formula.inputs if i.role.kind == "scores")
     recipe = _RECIPES[first.role.domain]
     rows = [r for _ in range(repeat) for r in recipe(rng, K, dtype)]
@@ -303,9 +300,7 @@ def _batch(
     label = None
     if formula.of_role("label"):
         drawn_labels = rng.integers(K, size=len(rows))
-        about = [
-            int(d) if r.label is None else r.label for r, d in zip(rows, drawn_labels, strict=True)
-        ]
+        about = [int(d) if r.label is None else r.label for r, d in zip(rows, drawn_labels, strict=True)]
         label = np.array(about, dtype=np.int64)
     if formula.kind == "elementwise":
         inputs = {n: a[:, 0] for n, a in inputs.items()}

@@ -1,4 +1,4 @@
-"""What is checked: a loss as its definition, its kernels and its derived formulas, each replaceable."""
+"""What is checked: the definition, kernels and derived formulas of a loss, each replaceable."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from lossmith.language.formula import Formula, Hyperparameter
 if TYPE_CHECKING:
     from lossmith.loss import Loss
 
-OUTPUTS = ("value", "grad", "hessian_diag", "hvp")
+TOGETHER = (("value", "grad"), ("hessian_diag",), ("hvp",))
+"""The outputs that one kernel computes."""
 
-Kernels: TypeAlias = Callable[..., tuple[np.ndarray, ...]]
-"""(output, arrays, hypers) -> one array for each differentiable input; for the value, one."""
+Kernels: TypeAlias = Callable[..., Mapping[str, tuple[np.ndarray, ...]]]
+"""(outputs, arrays, hypers) -> for each output one array per differentiable input; one value."""
 
 
 @dataclass(frozen=True)
@@ -92,27 +93,26 @@ def subject_of(loss: Loss) -> Subject:
 def _kernels(loss: Loss, backend: Any) -> Kernels:
     made: dict[Any, Any] = {}
 
-    def run(output: str, arrays: list[np.ndarray], hypers: Mapping[str, Any]) -> Any:
-        inputs, direction = (arrays[:-1], arrays[-1]) if output == "hvp" else (arrays, None)
+    def run(outputs: tuple[str, ...], arrays: list[np.ndarray], hypers: Mapping[str, Any]) -> Any:
+        inputs, direction = (arrays[:-1], arrays[-1]) if "hvp" in outputs else (arrays, None)
         ready = evaluation.prepare(loss, tuple(inputs), dict(hypers), {"axis": -1})
-        key = (output, ready.key, ready.layout.compute.char)
+        key = (outputs, ready.key, ready.layout.compute.char)
         if key not in made:
-            program = lower(compiler.outputs_for(ready.formula, (output,)), ready.formula)
+            program = lower(compiler.outputs_for(ready.formula, outputs), ready.formula)
             made[key] = compile_kernel(program, ready.layout.compute, backend)
         kernel = made[key]
         shape = next(iter(ready.inputs.values())).shape
-        found = {
-            name: np.empty(shape[0], np.float64)
-            if name == "value"
-            else np.empty(shape, ready.layout.compute)
-            for name in kernel.outputs
-        }
+        found: dict[str, np.ndarray] = {}
+        for name in kernel.outputs:
+            single = name == "value"
+            found[name] = np.empty(shape[0] if single else shape, "d" if single else kernel.compute)
         rows = dict(ready.inputs)
         if direction is not None:
             rows[compiler.DIRECTION] = direction
         kernel.run(rows, ready.label, ready.hypers, ready.weight, 1.0, found)
         # Per-sample values leave the house in the dtype of the scores.
-        return tuple(a.astype(ready.layout.compute, copy=False) for a in found.values())
+        arrays_of = {n: a.astype(kernel.compute, copy=False) for n, a in found.items()}
+        return {o: tuple(a for n, a in arrays_of.items() if n.startswith(o)) for o in outputs}
 
     return run
 
@@ -120,7 +120,7 @@ def _kernels(loss: Loss, backend: Any) -> Kernels:
 def other_value(against: Any, formula: Formula, sample: Sample) -> Real:
     """Return the value that a second definition gives: a Loss, a formula as text, or a function.
 
-    A second definition gets the inputs by position and, of the hyperparameters, those that it names.
+    It gets the inputs by position and, of the hyperparameters, those that it names.
     """
     from lossmith.losses import resolve_loss
 

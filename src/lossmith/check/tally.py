@@ -86,9 +86,7 @@ class Tally:
         """Return the line of the table."""
         w = self._worst or _Case(0, None, None, 0, "nothing compared", 0, 0)
         counts = (self.cases, self.undecided, self.ok)
-        return CheckRow(
-            self.output, self.dtype, self.backend, w.ulp, w.promise, w.digits, w.text, *counts
-        )
+        return CheckRow(self.output, self.dtype, self.backend, w.ulp, w.promise, w.digits, w.text, *counts)
 
     def problem(self) -> str:
         """Return the sentence that says what is wrong."""
@@ -134,6 +132,9 @@ def _common_digits(a: Any, b: Any) -> float:
 def _shown(x: Any) -> str:
     ctx = context(20)
     number = exactly(x, ctx)
+    # What stands for a limit has hundreds of digits in its exponent.
     if ctx.isfinite(number) and abs(number) > ctx.mpf(10) ** 390:
         return "∞" if number > 0 else "−∞"
+    if abs(number) < ctx.mpf(10) ** -390:
+        return "0.0"
     return str(ctx.nstr(number, 10))

@@ -43,15 +43,15 @@ def relative_error(got: Any, exact: Sequence[Any]) -> np.ndarray:
 
 
 def correct_digits(got: Any, exact: Sequence[Any]) -> np.ndarray:
-    """Return how many leading decimal digits are right: −log10 of the relative error.
+    """Return how many decimal digits are right, of those that the dtype of `got` can show.
 
-    It is 0 at the least. A result without error has as many as its dtype can show.
+    A correctly rounded result has all of them, among subnormal numbers too; a result whose error is
+    as large as itself has none.
     """
     array = np.asarray(got)
     most = (_format(array.dtype).mantissa + 1) * np.log10(2)
-    with np.errstate(divide="ignore"):
-        digits = -np.log10(relative_error(array, exact))
-    return np.clip(digits, 0, most)
+    lost = np.log10(np.maximum(2 * ulp_error(array, exact), 1))
+    return np.maximum(most - lost, 0.0)
 
 
 class _Format(NamedTuple):

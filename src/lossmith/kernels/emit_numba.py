@@ -44,7 +44,11 @@ from lossmith.kernels.rowprogram import (
 from lossmith.kernels.schedule import closure, schedule
 
 BLOCK = 1024
-"""How many classes are summed in the dtype of the kernel before the sum goes on in float64."""
+"""How many classes are summed in the dtype of the kernel before the sum goes on in float64.
+
+The loop inside is vectorised only because its index is unsigned: a signed one that starts at a variable might be
+negative, and every access would have to ask.
+"""
 
 VECMATH = {"exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "maximum", "minimum"}
 START = {"max": "F(-np.inf)", "min": "F(np.inf)", "peak": "F(-np.inf)", "nan": "F(-np.inf)"}
@@ -98,7 +102,10 @@ class _Emitter(Printer):
         ]
         if self.vecmath:
             head.append(f"from lossmith.kernels.vecmath import {', '.join(sorted(self.vecmath))}\n")
-        head.append(f"F = np.{self.dtype.name}\n\n")
+        head.append(f"F = np.{self.dtype.name}")
+        if not self.elementwise:
+            head.append("U = np.uint64  # an index that cannot count from the end")
+        head.append("\n")
         return "\n".join([*head, '@njit(nogil=True, cache=True, error_model="numpy")', *self.lines]) + "\n"
 
     def arguments(self) -> list[str]:
@@ -110,7 +117,7 @@ class _Emitter(Printer):
     def function(self) -> None:
         self.lines.append(f"def kernel({', '.join(self.arguments())}):")
         first = self.program.inputs[0]
-        self.put(f"N = {first}.shape[0]" if self.elementwise else f"N, K = {first}.shape")
+        self.put(f"N = {first}.shape[0]" if self.elementwise else f"N, K = {first}.shape[0], U({first}.shape[1])")
         scaled = any(name != "value" for name, _ in self.program.outputs)
         if scaled and not self.weighted:
             self.put("factor = F(scale)")
@@ -127,7 +134,7 @@ class _Emitter(Printer):
                 self.put("if w == 0.0:")
                 self.fill("0.0", "F(0)")
         for name in self.program.labels:
-            self.put(f"{name}_i = {name}[i]")
+            self.put(f"{name}_i = U({name}[i])")
         self.body(self.schedule.body)
 
     def fill(self, value: str, entry: str) -> None:
@@ -203,11 +210,11 @@ class _Emitter(Printer):
         for fold in folds:
             self.start(fold, blocked)
         if blocked:
-            self.put(f"for block in range(0, K, {BLOCK}):")
+            self.put(f"for block in range(U(0), K, U({BLOCK})):")
             self.indent += 1
             for name in sums:
                 self.put(f"{name} = F(0)")
-        self.put(f"for {index} in range({f'block, min(block + {BLOCK}, K)' if blocked else 'K'}):")
+        self.put(f"for {index} in range({f'block, min(block + U({BLOCK}), K)' if blocked else 'K'}):")
         outer, self.known = self.known, set(self.known)
         self.depth, self.indent = loop.depth + 1, self.indent + 1
         self.fetch(loop)
@@ -240,8 +247,7 @@ class _Emitter(Printer):
         if fold.op == "sum":
             self.put(f"{name}_sum = 0.0" if blocked else f"{name} = F(0)")
         elif fold.op in ("argmax", "argmin"):
-            self.put(f"{name} = -1")
-            self.put(f"{name}_best = F(0)")
+            self.put(f"{name}, {name}_best, {name}_known = U(0), F(0), False")
         elif fold.op == "nan":
             self.put(f"{name}_max = {START['nan']}")
         else:
@@ -268,23 +274,21 @@ class _Emitter(Printer):
     def gather_place(self, fold: Fold, value: str, where: str | None) -> None:
         name, best, index = fold.name, f"{fold.name}_best", letter(self.depth - 1)
         sign = ">" if fold.op == "argmax" else "<"
-        better = f"{name} < 0 or {value} {sign} {best} or ({value} != {value} and {best} == {best})"
+        better = f"not {name}_known or {value} {sign} {best} or ({value} != {value} and {best} == {best})"
         self.put(f"if {better}:" if where is None else f"if ({where}) and ({better}):")
-        self.put(f"    {name}, {best} = {index}, {value}")
+        self.put(f"    {name}, {best}, {name}_known = {index}, {value}, True")
 
     def finish(self, fold: Fold, blocked: bool, loop: Loop) -> None:
         name = fold.name
         match fold.op:
             case "sum" if blocked:
                 self.put(f"{name} = F({name}_sum)")
-            case "argmax" | "argmin":
-                self.put(f"{name} = max({name}, 0)")
             case "nan":
                 self.put(f"{name} = {name}_max != {name}_max  # NaN wins every maximum")
             case "peak":
                 self.settle(fold, loop)
             case _:
-                pass
+                pass  # the maximum, minimum or place is the variable that gathered it
         if loop.depth:
             self.keep(name)
 
@@ -334,7 +338,7 @@ class _Emitter(Printer):
             case AtFound(name):
                 return name
             case AtClass(number):
-                return str(number)
+                return f"U({number})"
 
     def leaf(self, value: Value) -> tuple[str, int]:
         match value:

@@ -6,6 +6,7 @@ Rows lie along axis 0, the loop at depth d along axis d + 1. Sums keep their axi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from lossmith.kernels.printing import ATOM, NUMPY_CALLS, UNARY, Printer
@@ -82,7 +83,8 @@ QUIET = {"exp", "log", "log1p", "expm1", "div", "over", "pow", "sinh", "cosh", "
 def function_name(program: RowProgram) -> str:
     """Return the name of the generated function."""
     outputs = "_and_".join(name for name, _ in program.outputs)
-    return f"{program.name}_{outputs}"
+    name = re.sub(r"\W", "_", program.name)
+    return f"{name if name[:1].isidentifier() else '_' + name}_{outputs}"
 
 
 def emit_numpy(program: RowProgram) -> str:

@@ -30,7 +30,7 @@ from lossmith.kernels.rowprogram import (
 )
 from lossmith.kernels.terms import CLASS, Term, Terms, propagates
 from lossmith.kernels.verify import verify
-from lossmith.language import build, expr
+from lossmith.language import build
 from lossmith.language.formula import Formula
 
 RESERVED = ("np", "F", "K", "rows", "classes", "dtype", "value", "scale", "factor", "weight", "start", "stop", "i", "j",

@@ -233,7 +233,7 @@ class RowProgram:
     @property
     def depth(self) -> int:
         """How deep the loops are nested."""
-        return max((s.depth for s in statements(self.body) if isinstance(s, Loop)), default=0)
+        return max((1 + s.depth for s in statements(self.body) if isinstance(s, Loop)), default=0)
 
     def __str__(self) -> str:
         return "\n".join(_lines(self.body, ""))

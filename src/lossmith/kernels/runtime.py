@@ -7,7 +7,6 @@ batch. Sums over rows go through `sum_rows`, which adds in an order that depends
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -30,6 +29,8 @@ SMALL = 32768
 NUMPY_CHUNK = 1 << 20
 """How many numbers an intermediate array of the NumPy back end may hold; rows beyond go in the next chunk."""
 
+DOUBLE = np.dtype(np.float64)
+
 BUFFER = 1 << 14
 """How many entries are computed beside the inputs before they are written over them."""
 
@@ -38,8 +39,12 @@ SUM_BLOCK = 4096
 
 @functools.cache
 def has_numba() -> bool:
-    """Whether Numba can be imported."""
-    return importlib.util.find_spec("numba") is not None
+    """Whether Numba can be imported: it may be missing, or not fit this NumPy."""
+    try:
+        import numba
+    except ImportError:
+        return False
+    return bool(numba.__version__)
 
 
 def compile_kernel(program: RowProgram, dtype: Any, backend: Backend = "auto") -> Kernel:
@@ -80,6 +85,9 @@ class Kernel:
         self.outputs = tuple(name for name, _ in program.outputs)
         self._elementwise = program.kind == "elementwise"
         self._float = compute.type
+        self._depth = max(1, program.depth)
+        self._forms = [(name, self._is_value(name, per_class), per_class or self._elementwise)
+                       for name, per_class in program.outputs]  # fmt: skip
         first = len(program.inputs) + len(program.labels)
         self._per_class = {first + k for k, p in enumerate(program.params) if p.ndim}  # arguments that have no rows
 
@@ -118,7 +126,7 @@ class Kernel:
         """
         rows = [self._laid_out(inputs[name]) for name in self.program.inputs]
         shape = rows[0].shape
-        if any(r.shape != shape for r in rows):
+        if len(rows) > 1 and any(r.shape != shape for r in rows):
             raise ShapeError(f"inputs of one batch have shapes {[r.shape for r in rows]}")
         n = shape[0]
         if n == 0:
@@ -155,11 +163,13 @@ class Kernel:
     ) -> None:  # fmt: skip
         """Run the rows in pieces, on several threads if there is enough to do."""
         n = len(arrays[0])
-        work = n if self._elementwise else n * arrays[0].shape[1] ** max(1, self.program.depth)
-        threads = available_threads() if threads is None else threads
+        work = n if self._elementwise else n * arrays[0].shape[1] ** self._depth
+        if work >= SMALL and threads is None:
+            threads = available_threads()
         if work < SMALL or threads == 1 or n == 1:
             call(*arrays, *params, *weights, scale, *targets)
             return
+        assert threads is not None
         pieces = min(n, max(1, work // SMALL), 8 * threads)
 
         def piece(k: int) -> None:
@@ -173,7 +183,8 @@ class Kernel:
 
     def _laid_out(self, array: np.ndarray) -> np.ndarray:
         """Return the array as the kernel reads it: in C order, aligned, in the dtype of the arithmetic."""
-        if array.dtype == self.compute and array.flags.c_contiguous and array.flags.aligned:
+        flags = array.flags
+        if array.dtype == self.compute and flags.c_contiguous and flags.aligned:
             return array
         return np.require(array, self.compute, ["C", "A"])
 
@@ -192,18 +203,20 @@ class Kernel:
         targets: list[np.ndarray] = []
         copies: list[tuple[np.ndarray, np.ndarray]] = []
         overwrites: set[int] = set()
-        for number, (name, per_class) in enumerate(self.program.outputs):
+        for number, (name, is_value, like_rows) in enumerate(self._forms):
             given = outputs[name]
-            shape = rows[0].shape if per_class or self._elementwise else rows[0].shape[:1]
+            shape = rows[0].shape if like_rows else rows[0].shape[:1]
             if given.shape != shape:
                 raise ShapeError(f"the output {name} has shape {given.shape}, not {shape}")
-            dtype = np.dtype(np.float64) if self._is_value(name, per_class) else self.compute
-            fits = given.dtype == dtype and given.flags.c_contiguous and given.flags.aligned
+            dtype = DOUBLE if is_value else self.compute
+            flags = given.flags
+            fits = given.dtype == dtype and flags.c_contiguous and flags.aligned
             shared = [row for row in rows if np.may_share_memory(row, given)]
-            if fits and all(self._same_place(row, given) for row in shared):
+            if fits and not shared:
                 targets.append(given)
-                if shared:
-                    overwrites.add(number)
+            elif fits and all(self._same_place(row, given) for row in shared):
+                targets.append(given)
+                overwrites.add(number)
             else:
                 made = np.empty(shape, dtype)
                 targets.append(made)
@@ -288,7 +301,7 @@ class _NumpyKernel(Kernel):
         inputs, labels, params, weight, scale, outputs = self._sorted(args, weighted)
         rows = [*inputs[:1], *labels, *inputs[1:]]
         n = len(inputs[0])
-        width = 1 if self._elementwise else inputs[0].shape[1] ** max(1, program.depth)
+        width = 1 if self._elementwise else inputs[0].shape[1] ** self._depth
         step = max(1, NUMPY_CHUNK // width)
         for start in range(0, n, step):
             at = slice(start, min(n, start + step))

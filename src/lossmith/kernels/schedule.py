@@ -14,7 +14,6 @@ from lossmith.kernels.rowprogram import (
     Each,
     Fold,
     Let,
-    Load,
     Loop,
     Number,
     Op,

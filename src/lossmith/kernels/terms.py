@@ -340,6 +340,8 @@ def at_least(term: Term, bound: int) -> bool:
             return term.leaf.value >= bound
         case "add":
             return any(at_least(a, bound) and at_least(b, 0) for a, b in (below, below[::-1]))
+        case "square" if bound == 1:
+            return at_least(below[0], 1)
         case "exp" | "abs" | "sqrt" | "square" | "indicator" | "sigmoid" | "softplus" | "log_cosh":
             return bound == 0
         case "sub":  # the number of ties, less one

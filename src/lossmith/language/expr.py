@@ -42,12 +42,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, dataclass_transform
 from weakref import WeakValueDictionary
 
 Number: TypeAlias = int | Fraction | float
 
 _TABLE: WeakValueDictionary[tuple[Any, ...], Node] = WeakValueDictionary()
+_T = TypeVar("_T")
 _LOCK = threading.RLock()  # re-entrant: making a node looks at the nodes below it
 _UIDS = itertools.count(1)
 
@@ -65,7 +66,8 @@ class _Interned(type):
         return node
 
 
-def _node(cls: Any) -> Any:
+@dataclass_transform(frozen_default=True, eq_default=False)
+def _node(cls: type[_T]) -> type[_T]:
     return dataclass(frozen=True, eq=False, slots=True)(cls)
 
 
@@ -77,6 +79,7 @@ class Node(metaclass=_Interned):
     height: int = field(init=False, repr=False)
     free: frozenset[Index] = field(init=False, repr=False)
     size: int = field(init=False, repr=False)
+    uids: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         below = children(self)
@@ -91,9 +94,20 @@ class Node(metaclass=_Interned):
         set_field(self, "height", height)
         set_field(self, "free", free)
         set_field(self, "size", 1 + sum(c.size for c in below))
+        own = (self.uid,) if isinstance(self, Free) and self.uid > 0 else ()
+        set_field(self, "uids", own + tuple(u for c in below for u in c.uids))
         text = type(self).__name__ + repr(_plain_fields(self))
         parts = [text.encode(), *(c.digest for c in below)]
         set_field(self, "digest", hashlib.blake2b(b"|".join(parts), digest_size=8).digest())
+
+    @property
+    def order(self) -> tuple[bytes, tuple[int, ...]]:
+        """The place of a node among others: by what it is, and only then by which open indices it has.
+
+        Digests leave out the uids of open indices, so that the order of terms does not depend on how many indices
+        were opened before; the uids tell apart what is alike but for them.
+        """
+        return self.digest, self.uids
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return type(self), tuple(getattr(self, f.name) for f in fields(self) if f.init)

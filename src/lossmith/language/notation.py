@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from lossmith.language import layout as lay
 from lossmith.language.abbreviate import abbreviate
-from lossmith.language.build import coefficient, const, opened, substitute
+from lossmith.language.build import coefficient, const, opened
 from lossmith.language.build import power as power_of
 from lossmith.language.elementary import FUNCTIONS
 from lossmith.language.expr import (
@@ -38,7 +38,6 @@ from lossmith.language.expr import (
     Index,
     Label,
     Mul,
-    Node,
     Not,
     Number,
     Pow,
@@ -69,6 +68,13 @@ from lossmith.language.layout import (
     Symbol,
     fenced,
 )
+from lossmith.language.naming import (
+    BOUND_NAMES,
+    GLYPHS,
+    name_fresh_indices,
+    symbols_of,
+    unused,
+)
 from lossmith.language.ordering import (
     PLAIN_TERMS,
     factor_rank,
@@ -82,74 +88,13 @@ from lossmith.language.ordering import (
 
 __all__ = ["abbreviate", "layout_of"]
 
-GLYPHS = {
-    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "eps": "ε", "zeta": "ζ",
-    "eta": "η", "theta": "θ", "kappa": "κ", "lambda_": "λ", "lam": "λ", "mu": "μ", "nu": "ν",
-    "xi": "ξ", "rho": "ρ", "tau": "τ", "phi": "φ", "chi": "χ", "psi": "ψ", "omega": "ω",
-    "Gamma": "Γ", "Delta": "Δ", "Theta": "Θ", "Lambda": "Λ", "Phi": "Φ", "Psi": "Ψ", "Omega": "Ω",
-    "margin": "Δ", "label_smoothing": "ε", "class_weight": "w",
-}  # fmt: skip
-"""How names print. `sigma` is not here: σ is the sigmoid."""
-
-_BOUND_NAMES = ("m", "k", "n", "l", "q", "r", "i", "j", "u", "v")
-
 
 def layout_of(expr: Expr, names: Sequence[Definition] = ()) -> Layout:
     """Return the layout of an expression, with what `names` defines abbreviated."""
-    expr = _name_fresh_indices(abbreviate(expr, names))
-    symbols = _symbols(expr)
+    expr = name_fresh_indices(abbreviate(expr, names))
+    symbols = symbols_of(expr)
     scope = frozenset(s.text for s in symbols.values())
     return _Writer(scope, symbols).whole(expr)
-
-
-def _names_in(expr: Expr) -> set[str]:
-    """Return every name that is printed in `expr`, those of free indices included."""
-    found: set[str] = set()
-    for node in walk(expr):
-        match node:
-            case Hyper(name) | Entry(name) | Var(name) | Label(name) | Derivative(_, name):
-                found.add(name)
-            case Free(name, 0):
-                found.add(name)
-            case Size():
-                found.add("K")
-            case _:
-                pass
-    return found
-
-
-def _symbols(expr: Expr) -> dict[str, Symbol]:
-    """Return the symbol of each name; a name whose glyph another one has is spelled out."""
-    symbols: dict[str, Symbol] = {}
-    taken: set[str] = set()
-    for name in sorted(_names_in(expr), key=lambda n: (n in GLYPHS, n)):
-        text = GLYPHS.get(name, name)
-        symbols[name] = Symbol(name if text in taken else text)
-        taken.add(symbols[name].text)
-    return symbols
-
-
-def _name_fresh_indices(expr: Expr) -> Expr:
-    """Give the indices that a traversal opened names of their own."""
-    taken = _names_in(expr)
-    renamed: dict[Node, Node] = {}
-    for index in sorted(
-        (i for i in expr.free if isinstance(i, Free) and i.uid), key=lambda i: (i.name, i.uid)
-    ):
-        name = _unused((index.name, *_BOUND_NAMES), taken)
-        taken.add(name)
-        renamed[index] = Free(name, 0)
-    return substitute(expr, renamed) if renamed else expr
-
-
-def _unused(candidates: Sequence[str], taken: set[str] | frozenset[str]) -> str:
-    for name in candidates:
-        if name not in taken:
-            return name
-    n = 1
-    while f"{candidates[0]}{n}" in taken:
-        n += 1
-    return f"{candidates[0]}{n}"
 
 
 def _numeral(value: Number) -> Numeral:
@@ -205,8 +150,8 @@ class _Writer:
             for n in walk(binder.cond)
             if Bound(level_of(binder)) in n.free
         )
-        candidates = ("k", *_BOUND_NAMES) if others else _BOUND_NAMES
-        index = Free(_unused(candidates, self.scope), 0)
+        candidates = ("k", *BOUND_NAMES) if others else BOUND_NAMES
+        index = Free(unused(candidates, self.scope), 0)
         _, cond, body = opened(binder, index)
         return replace(self, scope=self.scope | {index.name}, stripped=None), index, cond, body
 

@@ -130,13 +130,21 @@ def _check_characters(source: Source) -> None:
                 refused = ("an invisible character does not belong in a formula", None)
             if refused is not None:
                 raise source.at(refused[0], number, place, refused[1])
-        long = _LONG_NUMBER.search(code)
-        if long:
-            place = 1 + source.margins[number - 1] + long.start()
-            raise source.at("this number is too large", number, place)
+        margin = source.margins[number - 1]
+        if long := _LONG_NUMBER.search(code):
+            raise source.at("this number is too large", number, 1 + margin + long.start())
+        if joined := _JOINED_NUMBER.search(code):
+            message = "a number and a name stand together"
+            raise source.at(
+                message, number, 1 + margin + joined.end(), "a product needs a *: 2 * s"
+            )
 
 
 _LONG_NUMBER = re.compile(r"[\d_]{310,}")  # a float64 has at most 309 digits before the point
+# Python reads 2if as 2 if, with a warning.
+_JOINED_NUMBER = re.compile(
+    r"(?<![\w.])(?>(?:\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][+-]?\d+)?)(?=[^\W\d])"
+)
 
 
 def _foreign(character: str) -> tuple[str, str | None] | None:

@@ -1,0 +1,182 @@
+"""Commands that compare and draw: `check`, `plot`, `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lossmith.cli.arguments import Given, resolve, resolve_losses, with_names
+from lossmith.cli.tables import loaded
+from lossmith.cli.terminal import FAILED, progress_display, writable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURES = (".svg", ".png", ".pdf")
+
+
+# ---------------------------------------------------------------- check
+
+
+@click.command()
+@click.argument("definitions", metavar="FORMULA|NAME...", nargs=-1)
+@with_names
+@click.option("--all", "everything", is_flag=True, help="Check the whole catalogue.")
+@click.option("--quick", is_flag=True, help="A third of the inputs.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="One of the two only.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random inputs.")
+@click.option("--progress/--no-progress", default=None, help="A bar on stderr; by default on a terminal.")
+@click.pass_context
+def check(
+    ctx: click.Context,
+    definitions: tuple[str, ...],
+    hypers: tuple[str, ...],
+    roles: tuple[str, ...],
+    everything: bool,
+    quick: bool,
+    dtype: str | None,
+    seed: int,
+    progress: bool | None,
+) -> None:
+    """Compare value, gradient and Hessian with 50-digit arithmetic, and state the worst errors.
+
+    FORMULA|NAME is as for `lossmith derive`. The exit status is 1 if a promise is broken.
+
+    \b
+    Examples:
+      lossmith check cross_entropy
+      lossmith check "log(cosh(s - t))" --quick
+      lossmith check --all
+    """
+    if bool(definitions) == everything:
+        raise click.UsageError("give the losses to check, or --all" + (", not both" if everything else ""))
+    _seeded(seed)
+    if everything:
+        from lossmith.losses import CATALOGUE
+
+        found = [Given(name, loss, True) for name, loss in CATALOGUE.items()]
+        if hypers or roles:
+            raise click.UsageError("--all checks the catalogue as it is: leave out -H and --input")
+    else:
+        found = resolve_losses(definitions, hypers, roles, "a check")
+    options: dict[str, Any] = {"samples": "quick" if quick else "standard", "seed": seed}
+    if dtype is not None:
+        options["dtypes"] = (dtype,)
+    failed = [given.title for given in found if not _checked(given, options, progress)]
+    if len(found) > 1:
+        kept = len(found) - len(failed)
+        said = f"; FAILED: {', '.join(failed)}" if failed else ""
+        click.echo(f"{kept} of {len(found)} losses keep every promise{said}")
+    if failed:
+        ctx.exit(FAILED)
+
+
+def _checked(given: Given, options: dict[str, Any], progress: bool | None) -> bool:
+    loss: Any = given.value
+    with progress_display(f"check of {given.title}", progress) as report:
+        result = loss.check(progress=report, **options)
+    click.echo(f"{result}\n")
+    return result.ok
+
+
+def _seeded(seed: int) -> None:
+    if seed < 0:
+        raise click.UsageError(f"--seed must be 0 or above, not {seed}")
+
+
+# ---------------------------------------------------------------- plot
+
+
+@click.command()
+@click.argument("definitions", metavar="FORMULA|NAME...", nargs=-1, required=True)
+@with_names
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Where to; .svg, .png or .pdf.  [default: the name of the loss, with .svg]",
+)
+def plot(
+    definitions: tuple[str, ...], hypers: tuple[str, ...], roles: tuple[str, ...], output: str | None
+) -> None:
+    """Draw a loss with its first and second derivative along one score; several in one picture.
+
+    FORMULA|NAME is as for `lossmith derive`.
+
+    \b
+    Examples:
+      lossmith plot huber
+      lossmith plot absolute_error squared_error huber -o errors.png
+    """
+    chosen = None if output is None else writable(output, FIGURES)
+    found = resolve(definitions, hypers, roles)
+    path = writable(_figure_name(found)) if chosen is None else chosen
+    if len(found) == 1:
+        figure: Any = found[0].value.plot()
+    else:
+        from lossmith.report import plot_together
+
+        figure = plot_together([given.value for given in resolve_losses(definitions, hypers, roles, "a plot of several")])
+    _save(figure, path)
+    click.echo(f"wrote {path}")
+
+
+def _figure_name(found: list[Given]) -> str:
+    stems = list(dict.fromkeys(given.stem for given in found))
+    return "-".join(stems[:4]) + ".svg"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # Text stays text in SVG, and the file is the same every time.
+    import matplotlib as mpl
+
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lossmith"}):
+        figure.savefig(path, metadata=metadata)
+
+
+# ---------------------------------------------------------------- compare
+
+
+@click.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.argument("data", metavar="[DATA]", required=False)
+@with_names
+@click.option("--target", metavar="COLUMN", help="The column to predict, for CSV and Parquet files.")
+@click.option("-o", "--output", metavar="FILE", help="Write the picture there: .svg, .png or .pdf.")
+@click.option("--progress/--no-progress", default=None, help="A bar on stderr; by default on a terminal.")
+def compare(
+    first: str,
+    second: str,
+    data: str | None,
+    hypers: tuple[str, ...],
+    roles: tuple[str, ...],
+    target: str | None,
+    output: str | None,
+    progress: bool | None,
+) -> None:
+    """Compare two losses: their gradients side by side, and on DATA what training makes of them.
+
+    A and B are formulas or names, as for `lossmith derive`; DATA is as for `lossmith fit`.
+
+    \b
+    Examples:
+      lossmith compare squared_error huber
+      lossmith compare logistic "(sigmoid(s) - t)**2 / 2" breast_cancer -o why.svg
+    """
+    path = None if output is None else writable(output, FIGURES)
+    if target is not None and data is None:
+        raise click.UsageError("--target names a column of DATA, and there is no DATA")
+    a, b = (given.value for given in resolve_losses([first, second], hypers, roles, "a comparison"))
+    table = None if data is None else loaded(data, target)
+    from lossmith.report import compare_losses
+
+    with progress_display("compare", progress) as report:
+        comparison = compare_losses(a, b, data=table, progress=report)
+    click.echo(str(comparison))
+    if path is not None:
+        _save(comparison.figure, path)
+        click.echo(f"\nwrote {path}")

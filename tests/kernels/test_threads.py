@@ -1,0 +1,157 @@
+"""Threads, forks and the cache folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernels import stable_forms as forms
+from lossmith.kernels import cache
+from lossmith.kernels.lower import lower
+from lossmith.kernels.runtime import compile_kernel
+from lossmith.kernels.threads import available_threads, run_pieces
+
+HERE = Path(__file__).resolve().parent
+
+
+def run_here(kernel, s, y, threads=4):
+    outputs = {"value": np.empty(len(s)), "grad": np.empty_like(s)}
+    kernel.run({"s": s}, y, {}, None, 1.0, outputs, threads)
+    return outputs["value"].tobytes() + outputs["grad"].tobytes()
+
+
+@pytest.fixture(scope="module")
+def job():
+    rng = np.random.default_rng(0)
+    s = rng.normal(size=(20_000, 10)).astype("f4")
+    y = rng.integers(0, 10, len(s))
+    kernel = compile_kernel(lower(*forms.softmax_cross_entropy()), "f4", "numba")
+    return kernel, s, y, run_here(kernel, s, y, 1)
+
+
+def test_every_piece_is_done_once():
+    for count in (0, 1, 2, 100):
+        done = []
+        run_pieces(done.append, count, 4)
+        assert sorted(done) == list(range(count))
+
+
+def test_an_error_in_a_piece_reaches_the_caller_and_the_pool_lives_on():
+    def fail(piece):
+        if piece == 3:
+            raise ZeroDivisionError
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            run_pieces(fail, 8, 4)
+    test_every_piece_is_done_once()
+
+
+def test_pieces_may_ask_for_pieces():
+    done = []
+    run_pieces(lambda a: run_pieces(lambda b: done.append((a, b)), 5, 4), 5, 4)
+    assert len(set(done)) == 25
+
+
+def test_many_threads_at_once(job):
+    *arguments, expected = job
+    with ThreadPoolExecutor(16) as pool:
+        found = [f.result(timeout=60) for f in [pool.submit(run_here, *arguments) for _ in range(64)]]
+    assert set(found) == {expected}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_after_a_fork(job):
+    *arguments, expected = job
+    run_here(*arguments)
+    stop = threading.Event()
+    busy = threading.Thread(target=lambda: [run_here(*arguments) for _ in iter(stop.is_set, True)])
+    busy.start()
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if run_here(*arguments) == expected else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        busy.join()
+
+
+def test_number_of_threads(monkeypatch):
+    monkeypatch.setenv("LOSSMITH_NUM_THREADS", "3")
+    assert available_threads() == 3
+    monkeypatch.setenv("LOSSMITH_NUM_THREADS", "none")
+    assert available_threads() >= 1
+
+
+SCRIPT = """
+import json, sys
+import numpy as np
+import lossmith.kernels.runtime as runtime
+heavy = [m for m in ("numba", "llvmlite") if m in sys.modules]
+from kernels import stable_forms as forms
+from lossmith.kernels.lower import lower
+kernel = runtime.compile_kernel(lower(*forms.softmax_cross_entropy()), "f4")
+s = np.arange(12, dtype="f4").reshape(3, 4)
+out = {"value": np.empty(3), "grad": np.empty_like(s)}
+kernel.run({"s": s}, np.array([0, 1, 2]), {}, None, 1.0, out)
+hits = kernel._compiled[False].stats.cache_hits if hasattr(kernel, "_compiled") else None
+print(json.dumps([heavy, out["value"].tolist(), hits and sum(hits.values()), type(kernel).__name__]))
+"""
+
+
+def in_process(folder, before="", script=SCRIPT):
+    source = HERE.parents[1] / "src"
+    environment = {**os.environ, "LOSSMITH_CACHE": str(folder), "PYTHONPATH": f"{source}{os.pathsep}{HERE.parent}"}
+    return subprocess.Popen(
+        [sys.executable, "-c", before + script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def answer(process):
+    output, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    return json.loads(output)
+
+
+def test_cache_is_found_again_and_shared(tmp_path):
+    first = [answer(p) for p in [in_process(tmp_path) for _ in range(3)]]  # all at once
+    (module,) = tmp_path.glob("*.py")
+    assert module.name.startswith("cross_entropy_value_and_grad_float32_")
+    assert "def kernel(" in module.read_text()
+    assert not list(tmp_path.glob("*.tmp"))
+    again = answer(in_process(tmp_path))
+    assert again[2] == 1  # from the disk
+    assert {json.dumps(a[1]) for a in first} == {json.dumps(again[1])}
+    assert again[0] == []  # no Numba before the first kernel
+
+
+def test_numpy_takes_over_where_numba_is_missing(tmp_path):
+    found = answer(in_process(tmp_path, "import sys\nsys.modules['numba'] = None\n"))
+    assert found[3] == "_NumpyKernel"
+    assert not list(tmp_path.glob("*.py"))
+    assert found[1] == pytest.approx(answer(in_process(tmp_path))[1], rel=1e-6)
+
+
+def test_a_folder_that_cannot_be_written_is_replaced(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert answer(in_process(blocked / "below"))[1]
+
+
+def test_a_damaged_module_is_written_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOSSMITH_CACHE", str(tmp_path))
+    path = Path(cache.load("demo", "x = 1\n").__file__)
+    path.write_text("x = 2\n")
+    del sys.modules[next(m for m in sys.modules if m.startswith("_lossmith_kernel_demo"))]
+    assert cache.load("demo", "x = 1\n").x == 1
