@@ -1,11 +1,13 @@
 """The border between a user's arrays and the kernels: what comes in is checked here, once, and laid out.
 
-Everything that is refused is refused before anything is computed, with the row it was found in.
+Everything that is refused is refused before anything is computed, with the row it was found in. Rows that do not
+count (of weight 0, or with the ignored label) may hold anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,28 +42,49 @@ class Layout:
         return 1 if self.elementwise else self.shape[self.axis]
 
     @property
+    def flat_shape(self) -> tuple[int, ...]:
+        """The shape that kernels see: (N, K), or (N,) for an elementwise loss."""
+        return (self.rows,) if self.elementwise else (self.rows, self.classes)
+
+    @property
     def sample_shape(self) -> tuple[int, ...]:
         """The shape that per-sample values have."""
         return self.shape if self.elementwise else self.shape[: self.axis] + self.shape[self.axis + 1 :]
 
     def flat(self, array: np.ndarray) -> np.ndarray:
         """Return (N, K), or (N,) for an elementwise loss, in the compute dtype and C order; a copy only if needed."""
-        if self.elementwise:
-            return np.ascontiguousarray(array, dtype=self.compute).reshape(-1)
-        moved = np.moveaxis(array, self.axis, -1)
-        return np.ascontiguousarray(moved, dtype=self.compute).reshape(self.rows, self.classes)
+        moved = array if self.elementwise else np.moveaxis(array, self.axis, -1)
+        with np.errstate(over="ignore"):  # a target beyond the floats of the scores is infinite beside them
+            return np.ascontiguousarray(moved, dtype=self.compute).reshape(self.flat_shape)
 
     def unflat(self, array: np.ndarray) -> np.ndarray:
         """Bring (N, K) back to the shape and dtype of the scores."""
-        array = array.astype(self.dtype, copy=False)
+        array = self.rounded(array)
         if self.elementwise:
             return array.reshape(self.shape)
         return np.moveaxis(array.reshape(*self.sample_shape, self.classes), -1, self.axis)
 
+    def rounded(self, array: np.ndarray) -> np.ndarray:
+        """Return the array in the dtype of the scores; what is beyond its floats becomes infinite."""
+        with np.errstate(over="ignore"):
+            return array.astype(self.dtype, copy=False)
+
+    def spread(self, per_sample: np.ndarray) -> np.ndarray:
+        """Bring (N,) to a shape that broadcasts with the scores."""
+        shaped = per_sample.reshape(self.sample_shape)
+        return shaped if self.elementwise else np.expand_dims(shaped, self.axis)
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:  # NumPy's own sentence does not say which argument it is about
+        raise ShapeError(f"{name} is no array: its rows have different lengths.") from None
+
 
 def as_floats(name: str, value: Any) -> np.ndarray:
     """Return an array of a float dtype; integers and booleans become float64."""
-    array = np.asarray(value)
+    array = _as_array(name, value)
     if array.dtype.kind in "iub":
         return array.astype(np.float64)
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
@@ -72,14 +95,17 @@ def as_floats(name: str, value: Any) -> np.ndarray:
     )
 
 
-def layout_of(formula: Formula, name: str, scores: np.ndarray, axis: int) -> Layout:
+def layout_of(formula: Formula, name: str, scores: np.ndarray, axis: Any) -> Layout:
     """Return the layout of a batch from its scores."""
-    elementwise = formula.kind == "elementwise"
     compute = np.dtype(np.float32 if scores.dtype.itemsize <= 4 else np.float64)
-    if elementwise:
+    if formula.kind == "elementwise":
         return Layout(scores.shape, 0, scores.dtype, compute, True)
     if scores.ndim == 0:
         raise ShapeError(f"{name} is a single number, expected a row of scores (K,) or a batch (N, K).")
+    try:
+        axis = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"axis is {axis!r}, expected the number of an axis of {name}.") from None
     if not -scores.ndim <= axis < scores.ndim:
         raise ShapeError(f"axis={axis} does not exist in {name} of shape {scores.shape}.")
     axis %= scores.ndim
@@ -88,52 +114,67 @@ def layout_of(formula: Formula, name: str, scores: np.ndarray, axis: int) -> Lay
     return Layout(scores.shape, axis, scores.dtype, compute, False)
 
 
-def row_input(layout: Layout, item: Input, value: Any) -> np.ndarray:
-    """Return another row input laid out like the scores, checked against its domain."""
+def row_input(layout: Layout, item: Input, value: Any, counted: np.ndarray | None = None) -> np.ndarray:
+    """Return another input laid out like the scores, checked against its domain in the rows that count.
+
+    It has the shape of the scores, or is one number. Other shapes that NumPy would broadcast are refused: (N, 1)
+    beside (N, K) is more often a column of labels than a distribution, and (K,) beside (K, K) could be either.
+    """
     array = as_floats(item.name, value)
-    if array.shape != layout.shape:
-        try:
-            array = np.broadcast_to(array, layout.shape)
-        except ValueError:
-            raise ShapeError(
-                f"{item.name} has shape {array.shape}, expected {layout.shape} like the scores."
-            ) from None
-    check_domain(layout, item, array)
+    if array.ndim == 0:
+        array = np.broadcast_to(array, layout.shape)
+    elif array.shape != layout.shape:
+        raise ShapeError(f"{item.name} has shape {array.shape}, expected {layout.shape} like the scores.")
+    check_domain(layout, item, array, counted)
     return layout.flat(array)
 
 
+# NaN is inside every domain: it makes its row NaN, and no other.
 _OUTSIDE = {
     "unit": (lambda a: (a < 0) | (a > 1), "values in [0, 1]"),
     "nonnegative": (lambda a: a < 0, "values of 0 or more"),
     "positive": (lambda a: a <= 0, "values above 0"),
-    "sign": (lambda a: (a != 1) & (a != -1), "values -1 or +1"),
+    "sign": (lambda a: (a != 1) & (a != -1) & (a == a), "values -1 or +1"),
     "simplex": (lambda a: a < 0, "a distribution: values of 0 or more that sum to 1"),
 }
 
 
-def check_domain(layout: Layout, item: Input, array: np.ndarray) -> None:
-    """Raise a DomainError that names the first sample with a value outside the input's domain."""
+def check_domain(layout: Layout, item: Input, array: np.ndarray, counted: np.ndarray | None = None) -> None:
+    """Raise a DomainError that names the first sample that counts with a value outside the input's domain."""
     domain = item.role.domain
     if domain == "real":
         return
     outside, expected = _OUTSIDE[domain]
     bad = outside(array)
+    if counted is not None:
+        bad &= layout.spread(counted)
     if bad.any():
-        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = _first(bad)
         raise DomainError(f"{item.name} is {array[at]!s} at {_place(layout, at)}, expected {expected}.")
     if domain == "simplex" and not layout.elementwise:
-        total = np.sum(array, axis=layout.axis, dtype=np.float64)
-        wrong = np.abs(total - 1) > _TOLERANCE.get(array.dtype.itemsize, 1e-6)
-        if wrong.any():
-            at = tuple(int(i) for i in np.argwhere(wrong)[0]) if total.ndim else ()
-            raise DomainError(
-                f"{item.name} sums to {total[at]:.6g} over the classes in row {_row_name(at)}, expected 1; "
-                f"divide each row by its sum."
-            )
+        _check_sums(layout, item, array, counted)
 
 
-def _row_name(at: tuple[int, ...]) -> str:
-    return str(at[0]) if len(at) == 1 else str(at) if at else "0"
+def _check_sums(layout: Layout, item: Input, array: np.ndarray, counted: np.ndarray | None) -> None:
+    with np.errstate(invalid="ignore"):
+        total = np.asarray(np.sum(array, axis=layout.axis, dtype=np.float64))
+    wrong = np.abs(total - 1) > _TOLERANCE.get(array.dtype.itemsize, 1e-6)
+    if counted is not None:
+        wrong = wrong & counted.reshape(layout.sample_shape)
+    if wrong.any():
+        at = _first(wrong)
+        raise DomainError(
+            f"{item.name} sums to {total[at]:.6g} over the classes in row {_row_name(at)}, expected 1; "
+            f"divide each row by its sum."
+        )
+
+
+def _first(bad: Any) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(bad)[0])
+
+
+def _row_name(at: Sequence[int]) -> str:
+    return str(at[0]) if len(at) == 1 else str(tuple(at)) if at else "0"
 
 
 def _place(layout: Layout, at: tuple[int, ...]) -> str:
@@ -143,49 +184,63 @@ def _place(layout: Layout, at: tuple[int, ...]) -> str:
     return f"row {_row_name(row)}, class {at[layout.axis]}"
 
 
-def labels(layout: Layout, name: str, value: Any, ignore_index: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return labels (N,) as int64 and a mask of the rows that count (None if all do)."""
-    array = np.asarray(value)
+def labels(
+    layout: Layout, name: str, value: Any, ignore_index: int | None, counted: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return labels (N,) as int64 and a mask of the rows that count (None if all do); labels are 0 in the others."""
+    array = _as_array(name, value)
     if array.shape != layout.sample_shape:
         raise ShapeError(
             f"{name} has shape {array.shape}, expected {layout.sample_shape} for scores of shape {layout.shape} "
             f"(or {layout.shape} for a distribution over the classes)."
         )
-    if array.dtype.kind not in "iu":
-        whole = array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))
-        hint = f"; convert it with {name}.astype(int)" if whole else ""
-        raise LabelError(f"{name} has dtype {array.dtype}, expected integers in [0, {layout.classes}){hint}.")
-    flat = array.reshape(-1).astype(np.int64, copy=False)
-    kept = None
+    if array.dtype.kind not in "iu" and array.size:  # an empty list is float64 to NumPy
+        raise LabelError(_no_label_dtype(layout, name, array))
     if ignore_index is not None:
-        kept = flat != ignore_index
-        flat = np.where(kept, flat, 0)
-    bad = (flat < 0) | (flat >= layout.classes)
+        kept = (array != operator.index(ignore_index)).reshape(-1)
+        counted = kept if counted is None else counted & kept
+    bad = ((array < 0) | (array >= layout.classes)).reshape(-1)  # before the cast: uint64 would wrap
+    if counted is not None:
+        bad &= counted
     if bad.any():
         row = int(np.argmax(bad))
-        hint = "" if ignore_index is not None else f"; pass ignore_index={flat[row]} to leave such rows out"
-        place = np.unravel_index(row, layout.sample_shape) if array.ndim else ()
+        found = array.reshape(-1)[row]
+        hint = "" if ignore_index is not None else f"; pass ignore_index={found} to leave such rows out"
+        place = [int(i) for i in np.unravel_index(row, layout.sample_shape)] if array.ndim else []
         raise LabelError(
-            f"{name} is {flat[row]} in row {_row_name(tuple(int(i) for i in place))}, "
+            f"{name} is {found} in row {_row_name(place)}, "
             f"expected 0 to {layout.classes - 1} for {layout.classes} classes{hint}."
         )
-    return flat, kept
+    flat = array.reshape(-1).astype(np.int64, copy=False)
+    return flat if counted is None else np.where(counted, flat, 0), counted
+
+
+def _no_label_dtype(layout: Layout, name: str, array: np.ndarray) -> str:
+    whole = array.dtype.kind == "b"
+    if array.dtype.kind == "f":
+        whole = bool(np.all(np.isfinite(array) & (array == np.floor(array))))
+    hint = f"; convert it with {name}.astype(int)" if whole else ""
+    return f"{name} has dtype {array.dtype}, expected integers in [0, {layout.classes}){hint}."
 
 
 def sample_weights(layout: Layout, value: Any) -> np.ndarray | None:
     """Return weights (N,) in float64; for an elementwise loss, weights per row are spread over the row."""
     if value is None:
         return None
-    array = as_floats("sample_weight", value).astype(np.float64, copy=False)
-    shape = layout.sample_shape
-    if layout.elementwise and array.shape != shape and array.shape == shape[: array.ndim]:
+    given = as_floats("sample_weight", value).astype(np.float64, copy=False)
+    array, shape = given, layout.sample_shape
+    if layout.elementwise and 0 < array.ndim < len(shape):
         array = array.reshape(array.shape + (1,) * (len(shape) - array.ndim))
-    try:
-        array = np.broadcast_to(array, shape)
-    except ValueError:
-        raise ShapeError(f"sample_weight has shape {array.shape}, expected {shape}, one per sample.") from None
-    _refuse_bad_weights("sample_weight", array)
-    return np.ascontiguousarray(array).reshape(-1)
+    if not _fits(array.shape, shape, layout.elementwise):
+        raise ShapeError(f"sample_weight has shape {given.shape}, expected {shape}, one per sample.")
+    _refuse_bad_weights("sample_weight", given)
+    return np.ascontiguousarray(np.broadcast_to(array, shape)).reshape(-1)
+
+
+def _fits(given: tuple[int, ...], shape: tuple[int, ...], elementwise: bool) -> bool:
+    if not given or given == shape:
+        return True
+    return elementwise and len(given) == len(shape) and all(a in (1, b) for a, b in zip(given, shape, strict=True))
 
 
 def class_weights(layout: Layout, value: Any) -> np.ndarray:
@@ -200,22 +255,52 @@ def class_weights(layout: Layout, value: Any) -> np.ndarray:
 def _refuse_bad_weights(name: str, array: np.ndarray) -> None:
     bad = ~((array >= 0) & np.isfinite(array))
     if bad.any():
-        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = _first(bad)
         raise DomainError(f"{name} is {array[at]} at index {_row_name(at)}, expected finite values of 0 or more.")
+
+
+def number(name: str, value: Any) -> float:
+    """Return the value of a hyperparameter that is one number."""
+    array = _as_array(name, value)
+    if array.ndim:
+        raise ShapeError(f"{name} has shape {array.shape}, expected one number.")
+    if array.dtype.kind not in "iubf" and array.dtype.name != "bfloat16":
+        raise TypeError(f"{name} is {value!r}, expected a number.")
+    return float(array)
 
 
 def hyperparameters(layout: Layout, formula: Formula, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the hyperparameters for a kernel: floats, and (K,) arrays in the compute dtype."""
     found: dict[str, Any] = {}
     for hyper in formula.hypers:
-        value = values.get(hyper.name, hyper.default)
+        value = values.get(hyper.name)
+        value = hyper.default if value is None else value
         if value is None:
             raise TypeError(f"the hyperparameter {hyper.name} has no default: pass {hyper.name}=…")
         if hyper.ndim == 0:
-            found[hyper.name] = float(value)
+            found[hyper.name] = number(hyper.name, value)
             continue
         array = as_floats(hyper.name, value)
         if array.shape != (layout.classes,):
             raise ShapeError(f"{hyper.name} has shape {array.shape}, expected ({layout.classes},), one per class.")
         found[hyper.name] = np.ascontiguousarray(array, dtype=layout.compute)
+    return found
+
+
+def outputs(layout: Layout, names: Sequence[str], out: Any) -> dict[str, np.ndarray]:
+    """Return the arrays that a user wants written, by the name of the output; the others are missing."""
+    if out is None:
+        return {}
+    given = list(out) if isinstance(out, tuple | list) else [out]
+    if len(given) != len(names):
+        raise ShapeError(f"out holds {len(given)} arrays, expected {len(names)}: {', '.join(names)}.")
+    found = {name: target for name, target in zip(names, given, strict=True) if target is not None}
+    for target in found.values():
+        if not isinstance(target, np.ndarray) or target.shape != layout.shape or target.dtype != layout.dtype:
+            raise ShapeError(
+                f"out has shape {np.shape(target)} and dtype {getattr(target, 'dtype', None)}, "
+                f"expected an array of shape {layout.shape} and dtype {layout.dtype} like the scores."
+            )
+        if not target.flags.writeable:
+            raise ShapeError("out is read-only, expected an array that can be written to.")
     return found

@@ -11,7 +11,7 @@ emit        emit_numpy.py, emit_numba.py, and runtime.py, which runs the result 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from lossmith.calculus.cases import split_cases
@@ -38,13 +38,13 @@ FOLDED = frozenset({0.0, 0.5, 1.0, 2.0})
 """Hyperparameter values worth a kernel of their own: they remove a term or turn a power into a product."""
 
 
-def specialised(formula: Formula, constants: Mapping[str, float]) -> Formula:
-    """Return the formula with the hyperparameters in `constants` folded in."""
-    if not constants:
-        return formula
+def specialised(
+    formula: Formula, constants: Mapping[str, float], positive: frozenset[str] = frozenset()
+) -> Formula:
+    """Return the formula with the hyperparameters in `constants` folded in, and those above 0 marked."""
     mapping = {Hyper(name, ()): const(value) for name, value in constants.items()}
     expr = contract(substitute(formula.expr, mapping))
-    kept = tuple(h for h in formula.hypers if h.name not in constants)
+    kept = tuple(replace(h, positive=h.name in positive) for h in formula.hypers if h.name not in constants)
     definitions = tuple(replace(d, expr=substitute(d.expr, mapping)) for d in formula.definitions)
     return replace(formula, expr=expr, hypers=kept, definitions=definitions)
 
@@ -101,26 +101,33 @@ def hessian_product(formula: Formula, name: str) -> Expr:
 
 
 def outputs_for(formula: Formula, wanted: tuple[str, ...]) -> tuple[Output, ...]:
-    """Return the stabilised outputs of a kernel: any of value, grad, hessian_diag, hvp, diagonal and factors."""
-    targets = frozenset(i.name for i in formula.of_role("targets"))
+    """Return the stabilised outputs of a kernel: any of value, grad, hessian_diag, hvp and low_rank."""
     found: list[Output] = []
     scores = [i.name for i in formula.of_role("scores")]
     for output in wanted:
         if output == "value":
-            index = formula.output
-            found.append(Output("value", index, stabilize(formula.expr, targets)))
-        elif output == "grad":
-            for k, name in enumerate(scores):
-                found.append(_output(_numbered("grad", k), gradient(formula, name).result, formula, targets))
-        elif output == "hessian_diag":
-            for k, name in enumerate(scores):
-                found.append(_output(_numbered("hessian_diag", k), hessian_diagonal(formula, name), formula, targets))
-        elif output == "hvp":
-            for k, name in enumerate(scores):
-                found.append(_output(_numbered("hvp", k), hessian_product(formula, name), formula, targets))
+            found.append(Output("value", formula.output, stable(formula.expr, formula)))
         elif output == "low_rank":
-            found += [_output(n, e, formula, targets) for n, e in _low_rank_parts(formula, scores[0])]
+            found += [_output(n, e, formula) for n, e in _low_rank_parts(formula, scores[0])]
+        else:
+            for k, name in enumerate(scores):
+                numbered = output if k == 0 else f"{output}_{k + 1}"
+                found.append(_output(numbered, DERIVED[output](formula, name), formula))
     return tuple(found)
+
+
+DERIVED: Mapping[str, Callable[[Formula, str], Expr]] = {
+    "grad": lambda formula, name: gradient(formula, name).result,
+    "hessian_diag": hessian_diagonal,
+    "hvp": hessian_product,
+}
+"""What can be computed for each differentiable input, and the pass that derives it."""
+
+
+def stable(expr: Expr, formula: Formula) -> Expr:
+    """Return `expr` in stable form, with what is known of the formula's inputs and hyperparameters."""
+    targets = frozenset(i.name for i in formula.of_role("targets"))
+    return stabilize(expr, targets, frozenset(h.name for h in formula.hypers if h.positive))
 
 
 def _low_rank_parts(formula: Formula, name: str) -> list[tuple[str, Expr]]:
@@ -132,13 +139,9 @@ def _low_rank_parts(formula: Formula, name: str) -> list[tuple[str, Expr]]:
     return named_parts
 
 
-def _numbered(output: str, k: int) -> str:
-    return output if k == 0 else f"{output}_{k + 1}"
-
-
-def _output(name: str, expr: Expr, formula: Formula, targets: frozenset[str]) -> Output:
+def _output(name: str, expr: Expr, formula: Formula) -> Output:
     if formula.kind == "elementwise":
-        return Output(name, None, stabilize(expr, targets))
+        return Output(name, None, stable(expr, formula))
     base, patches = split_cases(expr, J)
-    done = tuple((at, stabilize(e, targets)) for at, e in patches)
-    return Output(name, J, stabilize(base, targets), done)
+    done = tuple((at, stable(e, formula)) for at, e in patches)
+    return Output(name, J, stable(base, formula), done)

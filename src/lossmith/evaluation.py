@@ -1,10 +1,16 @@
-"""Running a loss over a batch: pick the kernel for these arguments, run it, reduce."""
+"""Running a loss over a batch: pick the kernel for these arguments, run it, reduce.
+
+The environment variable LOSSMITH_BACKEND names the kernels that run: "numba", "numpy" or "auto" (Numba where it can be
+imported), which is the default. It is read at every call; tests compare the back ends by it.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -14,12 +20,16 @@ from lossmith.calculus.stabilize import by_rules
 from lossmith.compiler import DIRECTION, FOLDED, outputs_for
 from lossmith.errors import ShapeError
 from lossmith.kernels.lower import lower
-from lossmith.kernels.runtime import Kernel, compile_kernel, sum_rows
+from lossmith.kernels.runtime import Backend, Kernel, compile_kernel, sum_rows
 from lossmith.language.expr import Expr
 from lossmith.language.formula import Formula, Input, Role
 
 if TYPE_CHECKING:
     from lossmith.loss import Loss
+
+BACKEND = "LOSSMITH_BACKEND"
+_SAFE = (2.0**-900, 2.0**900)
+"""Weights whose largest lies between these have a sum, and an inverse of it, that float64 can hold."""
 
 
 @dataclass(frozen=True)
@@ -49,32 +59,63 @@ class Prepared:
     total: float
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Labels and weights: which rows count, and how much."""
+
+    label: np.ndarray | None
+    soft: bool
+    class_weight: np.ndarray | None
+    weight: np.ndarray | None
+    total: float
+    counted: np.ndarray | None
+
+
 def stable_names(expr: Expr) -> Expr:
     """Return the expression with softmax, log-sum-exp and sigmoid recognised."""
     return by_rules(expr)
 
 
+def backend() -> Backend:
+    """Return the back end that LOSSMITH_BACKEND asks for."""
+    name = os.environ.get(BACKEND, "auto")
+    if name not in ("auto", "numba", "numpy"):
+        raise ValueError(f"the environment variable {BACKEND} is {name!r}, expected 'auto', 'numba' or 'numpy'.")
+    return name
+
+
 def run(
-    loss: Loss, wanted: tuple[str, ...], args: tuple[Any, ...], hyper: dict[str, Any], settings: dict[str, Any], out: Any
+    loss: Loss,
+    wanted: tuple[str, ...],
+    args: tuple[Any, ...],
+    hyper: dict[str, Any],
+    settings: dict[str, Any],
+    out: Any,
 ) -> Result:
     """Compute the wanted outputs of a batch."""
     reduction = settings["reduction"]
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction is {reduction!r}, expected 'mean', 'sum' or 'none'.")
+    if wanted == ("low_rank",):  # the diagonal of the sum cancels (p − p²), the diagonal by itself does not
+        wanted = ("low_rank", "hessian_diag")
     arguments, direction = _split_arguments(loss, args, wanted)
     ready = prepare(loss, arguments, hyper, settings)
     inputs = dict(ready.inputs)
     if direction is not None:
         inputs[DIRECTION] = batch.row_input(ready.layout, Input(DIRECTION, Role("targets")), direction)
+    names = _names(loss, wanted)
+    targets = batch.outputs(ready.layout, names, out) if names else {}
     kernel = kernel_for(loss, wanted, ready)
     scale = 1.0 if reduction != "mean" else 1.0 / ready.total if ready.total > 0 else 0.0
-    arrays = _outputs(kernel.outputs, ready.layout, out)
-    kernel.run(inputs, ready.label, ready.hypers, ready.weight, scale, arrays)
+    arrays = _outputs(kernel, ready.layout, targets)
+    _call(kernel, ready, inputs, scale, arrays, "low_rank" in wanted)
     value: Any = None
     if "value" in arrays:
-        per_sample = arrays.pop("value")
-        value = _reduced(per_sample, reduction, scale, ready.layout)
-    return Result(value, {n: _finished(ready.layout, a, out, n) for n, a in arrays.items()})
+        value = _reduced(arrays.pop("value"), reduction, scale, ready.layout)
+    if "low_rank" in wanted:  # classes last and unrounded, whatever the scores are: these are not shaped like them
+        shape = (*ready.layout.sample_shape, ready.layout.classes)
+        return Result(value, {n: a.reshape(shape) for n, a in arrays.items()})
+    return Result(value, {n: _finished(ready.layout, a, targets.get(n)) for n, a in arrays.items()})
 
 
 def _split_arguments(loss: Loss, args: tuple[Any, ...], wanted: tuple[str, ...]) -> tuple[tuple[Any, ...], Any]:
@@ -85,123 +126,181 @@ def _split_arguments(loss: Loss, args: tuple[Any, ...], wanted: tuple[str, ...])
     return (args[:-1], args[-1]) if "hvp" in wanted else (args, None)
 
 
+def _names(loss: Loss, wanted: tuple[str, ...]) -> list[str]:
+    """Return the names of the arrays that come back, in their order."""
+    count = len(loss.definition.of_role("scores"))
+    outputs = [o for o in wanted if o not in ("value", "low_rank")]
+    return [o if k == 0 else f"{o}_{k + 1}" for o in outputs for k in range(count)]
+
+
+# ------------------------------------------------------------------ what comes in
+
+
 def prepare(loss: Loss, args: tuple[Any, ...], hyper: dict[str, Any], settings: dict[str, Any]) -> Prepared:
     """Check and lay out the arguments, and choose the formula that fits them."""
     definition = loss.definition
+    hyper = {n: v for n, v in hyper.items() if v is not None}  # None means the default
     given = dict(zip((i.name for i in definition.inputs), args, strict=True))
     first = definition.of_role("scores")[0].name
     scores = batch.as_floats(first, given[first])
     layout = batch.layout_of(definition, first, scores, settings["axis"])
-    label_name = loss.label_name
-    weight = batch.sample_weights(layout, settings.get("sample_weight"))
-    class_weight = settings.get("class_weight")
     placed = any(h.name == "class_weight" for h in definition.hypers)
-    soft = label_name is not None and np.ndim(given[label_name]) == scores.ndim and definition.kind == "row"
-    label: np.ndarray | None = None
-    total_weight = weight
-    if class_weight is not None:
-        class_weight = batch.class_weights(layout, class_weight)
-        if label_name is None and not placed:
-            raise TypeError(f"{loss.name} takes no label, so class_weight has nothing to weigh.")
-    if label_name is not None and not soft:
-        label, kept = batch.labels(layout, label_name, given[label_name], settings.get("ignore_index"))
-        if kept is not None:
-            weight = kept.astype(np.float64) if weight is None else weight * kept
-        total_weight = weight
-        if class_weight is not None:
-            of_row = class_weight[label]
-            total_weight = of_row if weight is None else weight * of_row
-            weight = weight if placed else total_weight
+    rows = _rows(loss, layout, given, settings, placed)
     ndims = {h.name: 1 for h in definition.hypers if h.ndim == 0 and np.ndim(hyper.get(h.name, h.default)) == 1}
     constants = _constants(definition, hyper, ndims)
-    weighted = soft and class_weight is not None and not placed
-    formula = loss.variant(ndims, soft, weighted, constants)
-    values = {**hyper, "class_weight": class_weight} if class_weight is not None else hyper
+    weighted = rows.soft and rows.class_weight is not None and not placed
+    formula = loss.variant(ndims, rows.soft, weighted, constants)
+    if formula.kind != loss.kind:
+        name = min(ndims)
+        shape = np.shape(hyper.get(name, 0))
+        raise ShapeError(f"{name} has shape {shape}, but {loss.name} is a number for each sample with one number only.")
+    values = hyper if rows.class_weight is None else {**hyper, "class_weight": rows.class_weight}
     hypers = batch.hyperparameters(layout, formula, values)
     if weighted:
-        hypers["class_weight"] = np.ascontiguousarray(class_weight, dtype=layout.compute)
-    inputs = _row_inputs(formula, layout, first, scores, given)
+        hypers["class_weight"] = np.ascontiguousarray(rows.class_weight, dtype=layout.compute)
+    inputs = _row_inputs(formula, layout, first, scores, given, rows.counted)
+    key = (tuple(sorted(ndims)), rows.soft, weighted, tuple(sorted(constants.items())))
+    return Prepared(formula, key, layout, inputs, rows.label, hypers, rows.weight, rows.total)
+
+
+def _rows(loss: Loss, layout: Layout, given: Mapping[str, Any], settings: Mapping[str, Any], placed: bool) -> _Rows:
+    """Return labels and weights; with `placed` class weights the definition multiplies by them itself."""
+    name, ignored = loss.label_name, settings.get("ignore_index")
+    soft = name is not None and loss.kind == "row" and np.ndim(given[name]) == len(layout.shape)
+    weight = batch.sample_weights(layout, settings.get("sample_weight"))
+    class_weight = settings.get("class_weight")
+    if class_weight is not None:
+        class_weight = batch.class_weights(layout, class_weight)
+        if name is None and not placed:
+            raise TypeError(f"{loss.name} takes no label, so class_weight has nothing to weigh.")
+    if ignored is not None and (name is None or soft):
+        why = f"{name} is a distribution" if soft else f"{loss.name} takes no label"
+        raise TypeError(f"{why}, so there is no label that ignore_index={ignored} could mean; use sample_weight.")
+    label: np.ndarray | None = None
+    counted = None if weight is None or weight.all() else weight != 0
+    if name is not None and not soft:
+        label, counted = batch.labels(layout, name, given[name], ignored, counted)
+    if ignored is not None and counted is not None:
+        weight = np.where(counted, 1.0 if weight is None else weight, 0.0)
+    if settings.get("reduction") == "mean" and weight is not None:
+        weight = _in_range(weight)
+    total_weight = weight
+    if label is not None and class_weight is not None:
+        total_weight = class_weight[label] if weight is None else weight * class_weight[label]
+        weight = weight if placed else total_weight
     total = float(layout.rows) if total_weight is None else sum_rows(total_weight)
-    key = (tuple(sorted(ndims)), soft, weighted, tuple(sorted(constants.items())))
-    return Prepared(formula, key, layout, inputs, label, hypers, weight, total)
+    return _Rows(label, soft, class_weight, weight, total, counted)
+
+
+def _in_range(weight: np.ndarray) -> np.ndarray:
+    """Return the weights, multiplied by a power of two if their sum or its inverse would be infinite."""
+    largest = float(weight.max(initial=0.0))
+    if largest == 0.0 or _SAFE[0] < largest < _SAFE[1]:
+        return weight
+    return np.ldexp(weight, -math.frexp(largest)[1])
 
 
 def _constants(definition: Formula, hyper: Mapping[str, Any], ndims: Mapping[str, int]) -> dict[str, float]:
     found: dict[str, float] = {}
     for h in definition.hypers:
         value = hyper.get(h.name, h.default)
-        if h.ndim == 0 and h.name not in ndims and value is not None and float(value) in FOLDED:
+        if h.ndim == 0 and h.name not in ndims and value is not None and batch.number(h.name, value) in FOLDED:
             found[h.name] = float(value)
     return found
 
 
 def _row_inputs(
-    formula: Formula, layout: Layout, first: str, scores: np.ndarray, given: Mapping[str, Any]
+    formula: Formula,
+    layout: Layout,
+    first: str,
+    scores: np.ndarray,
+    given: Mapping[str, Any],
+    counted: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     found = {first: layout.flat(scores)}
     for item in formula.inputs:
         if item.name == first:
-            batch.check_domain(layout, item, scores)
+            batch.check_domain(layout, item, scores, counted)
         elif item.role.kind != "label":
-            found[item.name] = batch.row_input(layout, item, given[item.name])
+            found[item.name] = batch.row_input(layout, item, given[item.name], counted)
     return found
 
 
 def kernel_for(loss: Loss, wanted: tuple[str, ...], ready: Prepared) -> Kernel:
-    """Return the kernel for these outputs, this variant of the formula and this dtype; compiled once."""
-    key = (wanted, ready.key, ready.layout.compute.char)
+    """Return the kernel for these outputs, this variant of the formula, dtype and back end; compiled once."""
+    key = (wanted, ready.key, ready.layout.compute.char, backend())
     kernel = loss._kernels.get(key)  # pyright: ignore[reportPrivateUsage]
     if kernel is None:
         program = lower(outputs_for(ready.formula, wanted), ready.formula)
-        kernel = compile_kernel(program, ready.layout.compute)
+        kernel = compile_kernel(program, ready.layout.compute, key[-1])
         loss._kernels[key] = kernel  # pyright: ignore[reportPrivateUsage]
     return kernel
 
 
-def _outputs(names: tuple[str, ...], layout: Layout, out: Any) -> dict[str, np.ndarray]:
-    given = list(out) if isinstance(out, tuple | list) else [out]
+# ------------------------------------------------------------------ what comes out
+
+
+def _outputs(kernel: Kernel, layout: Layout, targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays that the kernel writes: the user's own where it can write to them as they are."""
     arrays: dict[str, np.ndarray] = {}
-    shape = (layout.rows,) if layout.elementwise else (layout.rows, layout.classes)
-    for name in names:
+    for name in kernel.outputs:
         if name == "value":
             arrays[name] = np.empty(layout.rows, dtype=np.float64)
             continue
-        target = given.pop(0) if given else None
-        if target is None:
-            arrays[name] = np.empty(shape, dtype=layout.compute)
-            continue
-        if not isinstance(target, np.ndarray) or target.shape != layout.shape or target.dtype != layout.dtype:
-            raise ShapeError(
-                f"out has shape {np.shape(target)} and dtype {getattr(target, 'dtype', None)}, "
-                f"expected an array of shape {layout.shape} and dtype {layout.dtype} like the scores."
-            )
-        direct = layout.dtype == layout.compute and target.flags.c_contiguous and target.flags.writeable
-        in_place = direct and (layout.elementwise or layout.axis == len(layout.shape) - 1)
-        arrays[name] = target.reshape(shape) if in_place else np.empty(shape, dtype=layout.compute)
+        target = targets.get(name)
+        direct = target is not None and layout.dtype == layout.compute and target.flags.c_contiguous
+        if direct and (layout.elementwise or layout.axis == len(layout.shape) - 1):
+            assert target is not None
+            arrays[name] = target.reshape(layout.flat_shape)
+        else:
+            arrays[name] = np.empty(layout.flat_shape, dtype=layout.compute)
     return arrays
 
 
-def _finished(layout: Layout, array: np.ndarray, out: Any, name: str) -> np.ndarray:
-    given = list(out) if isinstance(out, tuple | list) else [out]
-    shaped = layout.unflat(array)
-    position = 0 if not name[-1].isdigit() else int(name.rsplit("_", 1)[1]) - 1
-    target = given[position] if position < len(given) else None
+def _call(
+    kernel: Kernel,
+    ready: Prepared,
+    inputs: dict[str, np.ndarray],
+    scale: float,
+    arrays: dict[str, np.ndarray],
+    low_rank: bool,
+) -> None:
+    weight = ready.weight
+    if weight is not None and any(np.may_share_memory(weight, a) for a in arrays.values()):
+        weight = weight.copy()  # the user's `out` is the user's sample_weight
+    if not low_rank:
+        kernel.run(inputs, ready.label, ready.hypers, weight, scale, arrays)
+        return
+    # Of a product u·v one factor only takes the weight; the kernel is there to wipe out the rows of weight 0.
+    mask = None if weight is None else (weight != 0).astype(np.float64)
+    kernel.run(inputs, ready.label, ready.hypers, mask, 1.0, arrays)
+    factor = scale if weight is None else (weight * scale).reshape(-1, 1)
+    for name, array in arrays.items():
+        if not name.startswith("v_"):
+            with np.errstate(invalid="ignore"):  # 0·∞ of a row of weight 0 does not come up: its entries are 0
+                array[...] = array * np.asarray(factor).astype(ready.layout.compute)
+
+
+def _finished(layout: Layout, array: np.ndarray, target: np.ndarray | None) -> np.ndarray:
     if target is None:
-        return shaped
-    if not np.shares_memory(shaped, target):
-        target[...] = shaped
+        return layout.unflat(array)
+    if not np.shares_memory(array, target):
+        target[...] = layout.unflat(array)
     return target
 
 
 def _reduced(per_sample: np.ndarray, reduction: str, scale: float, layout: Layout) -> Any:
     if reduction == "none":
-        shaped = per_sample.astype(layout.dtype).reshape(layout.sample_shape)
+        shaped = layout.rounded(per_sample).reshape(layout.sample_shape)
         return shaped if shaped.ndim else shaped[()]
-    return sum_rows(per_sample) * scale if per_sample.size else 0.0
+    total = sum_rows(per_sample) * scale
+    if math.isinf(total) and np.isfinite(per_sample).all():  # the sum overflowed, the mean may not
+        total = sum_rows(per_sample * scale)
+    return total
 
 
 def source(loss: Loss, backend: str, outputs: tuple[str, ...]) -> str:
     """Return the generated code of a loss for one set of outputs."""
     definition = loss.display_formula()
     program = lower(outputs_for(definition, outputs), definition)
-    return compile_kernel(program, np.dtype(np.float32), backend).source
+    return compile_kernel(program, np.dtype(np.float32), cast(Backend, backend)).source

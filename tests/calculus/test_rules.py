@@ -11,14 +11,14 @@ import pytest
 
 import lossmith as lm
 from lossmith.calculus.differentiate import sink
-from lossmith.calculus.patterns import META
+from lossmith.calculus.patterns import META, ROW, fill
 from lossmith.calculus.rules import DERIVATIVE_RULES, DERIVATIVES, LEAF_RULES, Rule, rewriting
 from lossmith.calculus.stabilize import STABLE_RULES
 from lossmith.calculus.statements import parse_statement
 from lossmith.check.interpreter import Sample, evaluate, numeric_derivative
 from lossmith.check.precision import agree
-from lossmith.language.build import call, sub, substitute
-from lossmith.language.expr import Derivative, Entry, Expr, Fixed, Free, Index, Var, named, walk
+from lossmith.language.build import call, reduce_, sub
+from lossmith.language.expr import Derivative, Entry, Expr, Fixed, Free, Index, Var, fresh, named, walk
 from lossmith.language.reader import read
 
 MAGNITUDES = (0.0, 5e-324, 1e-30, 1e-8, 0.5, 1.0, 37.0, 88.0, 710.0, 1e3)
@@ -79,9 +79,10 @@ def test_rule_holds(name: str) -> None:
 def test_rule_applies_to_itself(name: str) -> None:
     rule = PATTERN_RULES[name]
     left, _ = sides(rule)
-    # b and c may have to be targets; a metavariable itself is none.
-    targets = {Var("b", ()): Entry("t", None), Var("c", ()): Entry("u", None)}
-    assert rule.apply(substitute(left, targets)) is not None
+    # b, c and z may have to be targets; a metavariable itself is none.
+    m = fresh()
+    targets = {"b": Entry("t", None), "c": Entry("u", None), "z": reduce_(ROW, m, Entry("v", m))}
+    assert rule.apply(fill(left, targets)) is not None
 
 
 PLANTED = {
@@ -132,6 +133,19 @@ def test_derivative_rule_holds(rule: Rule, text: str) -> None:
         for j, y in itertools.product(range(3), range(3)):
             sample = Sample({"s": row, "t": [0.5, 0.25, 0.25]}, y, K=3).at(j=j)
             assert agree(evaluate(before, sample), evaluate(applied, sample), 35)
+
+
+FUNCTION_RULES = [(r, text) for r in STABLE_RULES if r.statement is None for text in r.examples]
+
+
+@pytest.mark.parametrize(("rule", "text"), FUNCTION_RULES)
+def test_rule_without_a_pattern_holds(rule: Rule, text: str) -> None:
+    before = _body(text, {})
+    applied = rule.apply(before)
+    assert applied is not None, "the example does not exercise the rule"
+    for row, y in itertools.product(ROWS, range(3)):
+        sample = Sample({"s": list(row)}, y, K=3)
+        assert agree(evaluate(before, sample, 1000), evaluate(applied, sample, 1000), 50)
 
 
 def _body(text: str, names: dict[str, object]) -> Expr:

@@ -420,3 +420,12 @@ def test_a_value_lost_for_want_of_digits_is_not_guessed() -> None:
     with pytest.raises(Unsettled):
         evaluate_adaptive(loss, row(1e30, 0.0))
     same(evaluate_adaptive(loss, row(900.0, 0.0)), -900)
+
+
+def test_a_small_term_lost_beside_a_large_one_is_not_missed() -> None:
+    # p_0·x + (1 − p_1)·c: at 150 digits 1 − p_1 is 0, and p_0·x has all its digits.
+    scores = row(-700.0, 0.0)
+    p = build.softmax(m := fresh(), s(m), Fixed(1))
+    first = build.softmax(m, s(m), Fixed(0))
+    expr = build.add(build.mul(build.const(3), first), Held(build.sub(build.ONE, p)))
+    same(evaluate_adaptive(expr, scores), 4 * evaluate_adaptive(first, scores))

@@ -71,22 +71,23 @@ def softmax_cross_entropy() -> tuple[list[Output], Formula]:
 
 
 def soft_cross_entropy() -> tuple[list[Output], Formula]:
-    top, gap, rest = _softmax_parts()
+    _, gap, rest = _softmax_parts()
     value = add(total(lambda k: call("scaled", t(k), neg(gap(k)))), mul(total(t), call("log1p", rest)))
     grad = sub(mul(total(t), div(call("exp", gap(J)), add(ONE, rest))), t(J))
     outputs = [Output("value", None, value), Output("grad", J, grad)]
     return outputs, formula("soft_cross_entropy", value, SCORES, TARGETS)
 
 
-def hinge() -> tuple[list[Output], Formula]:
-    margin = Hyper("margin", ())
-    slack = lambda k: Held(add(Held(sub(s(k), s(Y))), margin))  # noqa: E731
+def hinge(scores="s", label="y", margin="margin") -> tuple[list[Output], Formula]:
+    entry, at = (lambda k: Entry(scores, k)), Label(label)
+    slack = lambda k: Held(add(Held(sub(entry(k), entry(at))), Hyper(margin, ())))  # noqa: E731
     active = lambda k: compare(">", slack(k), ZERO)  # noqa: E731
-    other = lambda k: not_(delta(k, Y))  # noqa: E731
+    other = lambda k: not_(delta(k, at))  # noqa: E731
     value = total(lambda k: call("maximum", slack(k), ZERO), other)
     at_y = neg(total(active, other))
-    outputs = [Output("value", None, value), Output("grad", J, active(J), ((Y, at_y),))]
-    return outputs, formula("multiclass_hinge", value, SCORES, LABEL, hypers=[("margin", 1.0)])
+    outputs = [Output("value", None, value), Output("grad", J, active(J), ((at, at_y),))]
+    inputs = Input(scores, SCORES.role), Input(label, LABEL.role)
+    return outputs, formula("multiclass_hinge", value, *inputs, hypers=[(margin, 1.0)])
 
 
 def huber() -> tuple[list[Output], Formula]:
@@ -94,7 +95,9 @@ def huber() -> tuple[list[Output], Formula]:
     r = Held(sub(s(None), t(None)))
     size = call("abs", r)
     near = compare(">=", d, size)
-    value = where(near, mul(const(Fraction(1, 2)), power(r, const(2))), mul(d, sub(size, mul(const(Fraction(1, 2)), d))))
+    value = where(
+        near, mul(const(Fraction(1, 2)), power(r, const(2))), mul(d, sub(size, mul(const(Fraction(1, 2)), d)))
+    )
     grad = where(near, r, mul(d, call("sign", r)))
     outputs = [Output("value", None, value), Output("grad", None, grad)]
     return outputs, formula("huber", value, SCORES, TARGETS, kind="elementwise", hypers=[("delta", 1.0)])

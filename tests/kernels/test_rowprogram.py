@@ -31,6 +31,7 @@ from lossmith.kernels.rowprogram import (
     Store,
     statements,
 )
+from lossmith.kernels.runtime import compile_kernel
 from lossmith.kernels.schedule import schedule
 from lossmith.kernels.verify import MalformedProgram, verify
 
@@ -120,11 +121,22 @@ def test_the_verifier_refuses_what_is_planted(planted, complaint):
         verify(planted)
 
 
-def test_names_do_not_collide_with_what_the_code_uses():
-    outputs, formula = forms.hinge()
-    renamed = replace(formula, name="lambda-loss 1")
-    text = emit_numpy(lower(outputs, renamed))
-    compile(text, "generated", "exec")
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@pytest.mark.parametrize("k", [12, 40])
+@pytest.mark.parametrize(
+    "names", [("F", "rows", "scale"), ("tile", "i", "K"), ("exp", "np", "dtype"), ("value", "classes", "weight")]
+)
+def test_arguments_may_have_names_that_the_code_uses(names, backend, k):
+    rng = np.random.default_rng(0)
+    s, y = rng.normal(size=(9, k)).astype("f4"), rng.integers(0, k, 9)
+    found = []
+    for row, label, hyper in (("s", "y", "margin"), names):
+        outputs, formula = forms.hinge(row, label, hyper)
+        made = lower(outputs, replace(formula, name="lambda-loss 1"))
+        out = {"value": np.empty(9), "grad": np.empty_like(s)}
+        compile_kernel(made, "f4", backend).run({row: s}, y, {hyper: 0.5}, None, 1.0, out)
+        found.append((out["value"].tobytes(), out["grad"].tobytes()))
+    assert found[0] == found[1]
 
 
 # ------------------------------------------------------------------ the code that people read

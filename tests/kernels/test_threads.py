@@ -105,7 +105,7 @@ kernel = runtime.compile_kernel(lower(*forms.softmax_cross_entropy()), "f4")
 s = np.arange(12, dtype="f4").reshape(3, 4)
 out = {"value": np.empty(3), "grad": np.empty_like(s)}
 kernel.run({"s": s}, np.array([0, 1, 2]), {}, None, 1.0, out)
-hits = kernel._compiled[False].stats.cache_hits if hasattr(kernel, "_compiled") else None
+hits = next(iter(kernel._compiled.values())).stats.cache_hits if hasattr(kernel, "_compiled") else None
 print(json.dumps([heavy, out["value"].tolist(), hits and sum(hits.values()), type(kernel).__name__]))
 """
 
@@ -114,7 +114,11 @@ def in_process(folder, before="", script=SCRIPT):
     source = HERE.parents[1] / "src"
     environment = {**os.environ, "LOSSMITH_CACHE": str(folder), "PYTHONPATH": f"{source}{os.pathsep}{HERE.parent}"}
     return subprocess.Popen(
-        [sys.executable, "-c", before + script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", before + script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 

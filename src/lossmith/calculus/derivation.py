@@ -16,6 +16,7 @@ from lossmith.language.build import not_, substitute
 from lossmith.language.expr import (
     ONE,
     ZERO,
+    Add,
     ArgReduce,
     Call,
     Compare,
@@ -25,6 +26,7 @@ from lossmith.language.expr import (
     Expr,
     Free,
     Label,
+    Mul,
     Node,
     Reduce,
     Softmax,
@@ -65,6 +67,8 @@ class Section:
     lines: tuple[Line, ...]
     cases: tuple[Case, ...] = ()
     remark: str = ""
+    names: tuple[Definition, ...] = ()
+    """Abbreviations of this section alone."""
 
 
 def derive_sections(formula: Formula) -> tuple[Section, ...]:
@@ -128,7 +132,22 @@ def _hessian_section(
         base, special = split_cases(diagonal, J)
         if not special and base is not ZERO:
             cases = (Case(Delta(J, K), base),)
-    return Section(_title("Hessian", name, scores), lhs, tuple(lines), cases)
+    short = () if wrt is None else _abbreviations(formula, trail.result, wrt)
+    return Section(_title("Hessian", name, scores), lhs, tuple(lines), cases, names=short)
+
+
+LONG = 12
+"""From how many nodes on a factor of the gradient gets a name in the Hessian."""
+
+
+def _abbreviations(formula: Formula, gradient: Expr, wrt: Free) -> tuple[Definition, ...]:
+    """Name the long factors that the gradient's components share."""
+    factors = gradient.factors if isinstance(gradient, Mul) else ()
+    long = [f for f in factors if isinstance(f, Add) and f.size >= LONG and wrt not in f.free]
+    taken = {i.name for i in formula.inputs} | {h.name for h in formula.hypers}
+    taken |= {d.name for d in formula.definitions}
+    free_names = (n for n in "abcdefg" if n not in taken)
+    return tuple(Definition(n, None, f) for n, f in zip(free_names, long, strict=False))
 
 
 def _lines(trail: Trail) -> tuple[Line, ...]:
@@ -170,7 +189,7 @@ def _other_route(formula: Formula, name: str, wrt: Free | None, first: Trail) ->
     if other is formula.expr or any(isinstance(n, Call) and n.function != "log" for n in walk(other)):
         return None
     trail = differentiate(other, name, wrt)
-    if trail.result is not first.result:
+    if trail.result is not first.result or trail.stages[1:] == first.stages[1:]:
         return None
     return Section(title, Derivative(LOSS, name, wrt), _lines(trail))
 

@@ -152,7 +152,8 @@ def _distinct(section: Section, names: tuple[Definition, ...]) -> list[tuple[Exp
 
 def _text_lines(section: Section, names: tuple[Definition, ...]) -> list[str]:
     lhs = to_text(section.lhs)
-    lines: list[str] = []
+    lines = [f"  with {d.name} = {to_text(d.expr, names)}" for d in section.names]
+    names = (*names, *section.names)
     for k, (expr, reason) in enumerate(_distinct(section, names)):
         left = lhs if k == 0 else " " * len(lhs)
         shown = f"  {left} = {to_text(expr, names)}"
@@ -174,7 +175,8 @@ def _condition_text(cond: Expr, names: tuple[Definition, ...]) -> str:
 
 
 def _latex_lines(section: Section, names: tuple[Definition, ...]) -> list[str]:
-    rows: list[str] = []
+    rows = [f"{d.name} &= {to_latex(d.expr, names)}" for d in section.names]
+    names = (*names, *section.names)
     for k, (expr, reason) in enumerate(_distinct(section, names)):
         left = to_latex(section.lhs) if k == 0 else ""
         note = rf" && \text{{{_latex_text(reason)}}}" if reason else ""
@@ -194,7 +196,11 @@ def _latex_text(reason: str) -> str:
 
 
 def _html_section(section: Section, names: tuple[Definition, ...]) -> str:
-    rows: list[str] = []
+    rows = [
+        _row(to_mathml(VarNode(d.name, ()), display=True), to_mathml(d.expr, names, display=True), "for short")
+        for d in section.names
+    ]
+    names = (*names, *section.names)
     for k, (expr, reason) in enumerate(_distinct(section, names)):
         left = to_mathml(section.lhs, display=True) if k == 0 else ""
         rows.append(_row(left, to_mathml(expr, names, display=True), reason))

@@ -228,6 +228,10 @@ def factored(e: Expr) -> Expr:
     common = power(base, lowest)
     inner = add(*(_without(t, base, lowest) for t in terms))
     rest = [t for t in e.terms if t not in terms]
+    other = add(*rest)
+    for sign in (1, -1):  # c·x + x is (c + 1)·x
+        if rest and other is mul(const(sign), inner):
+            return mul(add(common, const(sign)), factored(inner))
     return add(mul(common, factored(inner)), *((factored(add(*rest)),) if rest else ()))
 
 

@@ -14,10 +14,8 @@ Three passes over an expression that is already simplified:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from lossmith.calculus.patterns import indices_of
-from lossmith.calculus.rules import RECOGNITION, rewriting
+from lossmith.calculus.rules import RECOGNITION, Rule, rewriting
 from lossmith.calculus.simplify import bottom_up
 from lossmith.language.build import (
     add,
@@ -35,7 +33,9 @@ from lossmith.language.build import (
     power,
     rebuild,
     reduce_,
+    softmax,
     sub,
+    substitute,
     where,
 )
 from lossmith.language.expr import (
@@ -85,6 +85,10 @@ STABLE_RULES = (
               plain="c"),
     rewriting("softmax_minus_weighted_target", "b*softmax(x)[i] - c",
               "softmax(x)[i]*(b - c) - c*(1 - softmax(x)[i])", plain="bc"),
+    rewriting("one_minus_power_of_softmax", "1 - softmax(x)[i]**b", "-expm1(b*log(softmax(x)[i]))", plain="b",
+              b="positive"),
+    rewriting("one_minus_power_of_sigmoid", "1 - sigmoid(a)**b", "-expm1(b*log(sigmoid(a)))", plain="b",
+              b="positive"),
     rewriting("mean_over_softmax", "z[i] - sum(softmax(x)*z)",
               "group(z[i] - z[argmax(x)]) - sum(softmax(x)*group(z - z[argmax(x)]))", plain="z"),
     rewriting("log_softmax_complement", "log(1 - softmax(x)[i])",
@@ -92,9 +96,49 @@ STABLE_RULES = (
 )  # fmt: skip
 
 
-def stabilize(expr: Expr, targets: frozenset[str] = frozenset()) -> Expr:
-    """Return `expr` in a form that computes to rounding; `targets` names the inputs whose zeros leave terms out."""
-    return guarded(with_gaps(by_rules(expr)), targets)
+def out_of_binder(e: Expr) -> Expr | None:
+    """Move what a maximum or log Σ exp does not run over in front of it, and drop it from a softmax."""
+    if not (isinstance(e, Softmax) or (isinstance(e, Reduce) and e.op in ("max", "min", "logsumexp"))):
+        return None
+    index, cond, body = opened(e)
+    if not isinstance(body, Add):
+        return None
+    fixed = add(*(t for t in body.terms if index not in t.free))
+    if fixed is ZERO:
+        return None
+    moving = sub(body, fixed)
+    if isinstance(e, Softmax):
+        return softmax(index, moving, e.at, cond)
+    return add(fixed, reduce_(e.op, index, moving, cond))
+
+
+def power_of_share(e: Expr) -> Expr | None:
+    """Write p^γ as exp(γ log p) where γ is no whole number: p may underflow where p^γ does not."""
+    if not (isinstance(e, Pow) and isinstance(e.base, Softmax)):
+        return None
+    if isinstance(e.exponent, Const) and isinstance(e.exponent.value, int):
+        return None
+    p = e.base
+    index, cond, body = opened(p)
+    log_p = sub(instantiate(p, p.at), reduce_("logsumexp", index, body, cond))
+    return call("exp", mul(e.exponent, Held(log_p)))
+
+
+STABLE_RULES = (
+    *STABLE_RULES,
+    Rule("out_of_binder", "", out_of_binder, "", ("max(s - s[y])", "logsumexp(s + s[0])", "softmax(s - s[y])[y]")),
+    Rule("power_of_share", "", power_of_share, "", ("softmax(s)[y]**1.5",)),
+)
+
+
+def stabilize(
+    expr: Expr, targets: frozenset[str] = frozenset(), positive: frozenset[str] = frozenset()
+) -> Expr:
+    """Return `expr` in a form that computes to rounding.
+
+    `targets` names the inputs whose zeros leave terms out, `positive` the hyperparameters known to be above 0.
+    """
+    return guarded(with_gaps(by_rules(expr), positive), targets)
 
 
 def by_rules(expr: Expr) -> Expr:
@@ -113,80 +157,108 @@ def by_rules(expr: Expr) -> Expr:
 # ------------------------------------------------------------------ gaps
 
 
-def with_gaps(expr: Expr) -> Expr:
+def with_gaps(expr: Expr, positive: frozenset[str] = frozenset()) -> Expr:
     """Replace log Σ exp, softmax and its complement by forms over gaps to the maximum."""
-    memo: dict[Node, Node] = {}
-
-    def visit(n: Node) -> Node:
-        if n not in memo:
-            memo[n] = _gap_step(n, visit) if isinstance(n, Expr) else n
-        return memo[n]
-
-    result = visit(expr)
+    result = _Gaps(positive).visit(expr)
     assert isinstance(result, Expr)
     return result
 
 
-def _gap_step(e: Expr, visit: Callable[[Node], Node]) -> Node:
-    if isinstance(e, Add):
-        return _sum_with_gaps(e, visit)
-    if isinstance(e, Reduce) and e.op == "logsumexp":
-        return add(_top(e, visit), call("log1p", _rest(e, visit)))
-    if isinstance(e, Softmax):
-        return div(call("exp", _gap(e, e.at, visit)), add(ONE, _rest(e, visit)))
-    return rebuild(e, visit)
+class _Gaps:
+    """The pass `with_gaps`; `positive` names the hyperparameters that are above 0."""
 
+    def __init__(self, positive: frozenset[str]) -> None:
+        self.positive = positive
+        self.memo: dict[Node, Node] = {}
 
-def _body(binder: Reduce | Softmax, at: Index, visit: Callable[[Node], Node]) -> Expr:
-    result = visit(instantiate(binder, at))
-    assert isinstance(result, Expr)
-    return result
+    def visit(self, n: Node) -> Node:
+        if n not in self.memo:
+            self.memo[n] = self._step(n) if isinstance(n, Expr) else n
+        return self.memo[n]
 
+    def _step(self, e: Expr) -> Node:
+        if isinstance(e, Add):
+            return self._sum(e)
+        if isinstance(e, Reduce) and e.op == "logsumexp":
+            return add(self.top(e), call("log1p", self.rest(e)))
+        if isinstance(e, Softmax):
+            return div(call("exp", self.gap(e, e.at)), add(ONE, self.rest(e)))
+        return rebuild(e, self.visit)
 
-def _top(binder: Reduce | Softmax, visit: Callable[[Node], Node]) -> Expr:
-    index, cond, _ = opened(binder)
-    return reduce_("max", index, _body(binder, index, visit), cond)
+    def _parts(self, binder: Reduce | Softmax) -> tuple[Index, Expr, Expr, Expr]:
+        """Return index, condition, and the body as scale·moving, the scale above 0 and free of the index."""
+        index, cond, body = opened(binder)
+        body = self.visit(body)
+        assert isinstance(body, Expr)
+        factors = body.factors if isinstance(body, Mul) else (body,)
+        scale = mul(*(f for f in factors if index not in f.free and self._is_positive(f)))
+        return index, cond, scale, div(body, scale)
 
+    def _is_positive(self, e: Expr) -> bool:
+        match e:
+            case Const(value):
+                return value > 0
+            case Hyper(name, ()):
+                return name in self.positive
+            case Pow(base, Const()):
+                return self._is_positive(base)
+            case _:
+                return False
 
-def _gap(binder: Reduce | Softmax, at: Index, visit: Callable[[Node], Node]) -> Expr:
-    return Held(sub(_body(binder, at, visit), _top(binder, visit)))
+    def top(self, binder: Reduce | Softmax) -> Expr:
+        """Return the largest body."""
+        index, cond, scale, moving = self._parts(binder)
+        return mul(scale, reduce_("max", index, moving, cond))
 
+    def gap(self, binder: Reduce | Softmax, at: Index) -> Expr:
+        """Return what the body at a class falls short of the largest: scaled after the difference is taken."""
+        index, cond, scale, moving = self._parts(binder)
+        difference = Held(sub(substitute(moving, {index: at}), reduce_("max", index, moving, cond)))
+        return difference if scale is ONE else Held(mul(scale, difference))
 
-def _rest(binder: Reduce | Softmax, visit: Callable[[Node], Node]) -> Expr:
-    """Return R = Σ exp(d_k) less the 1 of one maximum."""
-    index, cond, _ = opened(binder)
-    gap = _gap(binder, index, visit)
-    at_top = compare("==", gap, ZERO)
-    below = reduce_("sum", index, call("exp", gap), mul(cond, not_(at_top)))
-    ties = reduce_("sum", index, ONE, mul(cond, at_top))
-    return Held(add(below, Held(sub(ties, ONE))))
+    def rest(self, binder: Reduce | Softmax) -> Expr:
+        """Return R = Σ exp(d_k) less the 1 of one maximum."""
+        index, cond, _ = opened(binder)
+        gap = self.gap(binder, index)
+        at_top = compare("==", gap, ZERO)
+        below = reduce_("sum", index, call("exp", gap), mul(cond, not_(at_top)))
+        ties = reduce_("sum", index, ONE, mul(cond, at_top))
+        return Held(add(below, Held(sub(ties, ONE))))
 
+    def complement(self, p: Softmax) -> Expr:
+        """Return 1 − p as a sum of what is not p."""
+        rest = self.rest(p)
+        missing = Held(sub(ONE, call("exp", self.gap(p, p.at))))
+        return div(Held(add(rest, missing)), add(ONE, rest))
 
-def _complement(p: Softmax, visit: Callable[[Node], Node]) -> Expr:
-    rest = _rest(p, visit)
-    missing = Held(sub(ONE, call("exp", _gap(p, p.at, visit))))
-    return div(Held(add(rest, missing)), add(ONE, rest))
-
-
-def _sum_with_gaps(e: Add, visit: Callable[[Node], Node]) -> Node:
-    terms = list(e.terms)
-    done: list[Expr] = []
-    for term in e.terms:
-        number, part = coefficient(term)
-        if isinstance(part, Softmax) and const(-number) in terms:
-            terms.remove(term)
-            terms.remove(const(-number))
-            done.append(mul(const(-number), _complement(part, visit)))
-        elif isinstance(part, Reduce) and part.op == "logsumexp":
-            paired = _pair(part, number, terms)
-            if paired is not None:
+    def _sum(self, e: Add) -> Node:
+        terms = list(e.terms)
+        done: list[Expr] = []
+        large: list[Expr] = []  # maxima of the scores: their differences are taken before anything small is added
+        for term in e.terms:
+            number, part = coefficient(term)
+            if isinstance(part, Softmax) and const(-number) in terms:
+                terms.remove(term)
+                terms.remove(const(-number))
+                done.append(mul(const(-number), self.complement(part)))
+            elif isinstance(part, Reduce) and part.op == "logsumexp":
+                terms.remove(term)
+                paired = _pair(part, number, terms)
+                log_rest = call("log1p", self.rest(part))
+                if paired is None:
+                    large.append(mul(const(number), self.top(part)))
+                    done.append(mul(const(number), log_rest))
+                    continue
                 at, used = paired
-                for t in (term, *used):
+                for t in used:
                     terms.remove(t)
-                gap = _gap(part, at, visit)
-                done.append(mul(const(number), Held(sub(call("log1p", _rest(part, visit)), gap))))
-    done += [visit(t) for t in terms]  # type: ignore[misc]
-    return add(*done)
+                done.append(mul(const(number), Held(sub(log_rest, self.gap(part, at)))))
+        if large:
+            scores = [t for t in terms if isinstance(coefficient(t)[1], Entry)]
+            terms = [t for t in terms if t not in scores]
+            done.append(Held(add(*large, *scores)))
+        done += [self.visit(t) for t in terms]  # type: ignore[misc]
+        return add(*done)
 
 
 def _pair(lse: Reduce, number: object, terms: list[Expr]) -> tuple[Index, list[Expr]] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lossmith.check.arithmetic import Arithmetic, Dual, Real, context, exactly, primal
-from lossmith.check.precision import FAR, settled
+from lossmith.check.precision import FAR, common_limit, settled
 from lossmith.language.expr import (
     TRUE,
     Add,
@@ -139,25 +139,28 @@ class Reference:
     limits : bool
         Take entries of ±∞ as the limit of large numbers, so that 0·(−∞) of an indicator and ∞ − ∞
         come out as they do in mathematics; an infinite result is then a finite number beyond
-        every float. Rows of −∞ alone and rows with two +∞ have no such limit: NaN.
+        every float. Rows of −∞ alone and rows with two +∞ are tried on two ways: where these
+        differ, there is no limit, and the value is NaN.
     """
 
     def __init__(self, sample: Sample, digits: int = 40, *, limits: bool = False) -> None:
-        self.undefined = undefined(sample, limits=limits)
-        sample = limit_of(sample) if limits else sample
         self.sample, self.digits = sample, digits
-        self._interpreters: dict[int, Interpreter] = {}
+        self.undefined = has_nan(sample)
+        self.ways = ways_to_limit(sample) if limits else [sample]
+        self._interpreters: dict[tuple[int, int], Interpreter] = {}
 
     def value(self, expr: Expr, indices: Mapping[Index, int] | None = None) -> Real:
         """Return the value, with free indices set to classes."""
         if self.undefined:
             return context(self.digits).nan
+        return common_limit([self._on_way(w, expr, indices or {}) for w in range(len(self.ways))])
 
+    def _on_way(self, way: int, expr: Expr, indices: Mapping[Index, int]) -> Real:
         def at_digits(level: int) -> tuple[Real, bool]:
-            if level not in self._interpreters:
-                self._interpreters[level] = Interpreter(self.sample, level)
-            worked = self._interpreters[level]
-            worked.set_indices(indices or {})
+            if (way, level) not in self._interpreters:
+                self._interpreters[way, level] = Interpreter(self.ways[way], level)
+            worked = self._interpreters[way, level]
+            worked.set_indices(indices)
             return primal(worked.value(expr)), worked.arithmetic.absorbed
 
         return settled(at_digits, self.digits)
@@ -178,33 +181,36 @@ def _numbers(row: Any) -> list[Any]:
     return list(row) if _is_sequence(row) else [row]
 
 
-def _is_infinite(x: Any, sign: int) -> bool:
-    return bool(x == sign * float("inf"))
+def _sign_of_infinity(x: Any) -> int:
+    return int(x == float("inf")) - int(x == -float("inf"))
 
 
-def _has_no_limit(row: list[Any]) -> bool:
-    above, below = (sum(_is_infinite(x, sign) for x in row) for sign in (1, -1))
-    return above > 1 or below == len(row)
+def has_nan(sample: Sample) -> bool:
+    """Whether a number of the sample is NaN."""
+    return any(x != x for row in sample.rows.values() for x in _numbers(row))
 
 
-def undefined(sample: Sample, *, limits: bool) -> bool:
-    """Whether a row of the sample holds a NaN, or infinities that are the limit of nothing."""
-    rows = list(sample.rows.values())
-    if any(x != x for row in rows for x in _numbers(row)):
-        return True
-    return limits and any(_is_sequence(row) and _has_no_limit(list(row)) for row in rows)
+def ways_to_limit(sample: Sample) -> list[Sample]:
+    """Return the sample with about ±10**400 in the place of ±∞, more than once if ways may differ."""
+    signs = [[_sign_of_infinity(x) for x in _numbers(row)] for row in sample.rows.values()]
+    if not any(any(row) for row in signs):
+        return [sample]
+    contested = any(row.count(1) > 1 or row.count(-1) == len(row) > 1 for row in signs)
+    return [_far_away(sample, falling) for falling in ((False, True) if contested else (False,))]
 
 
-def limit_of(sample: Sample) -> Sample:
-    """Return the sample with ±10**400 in the place of ±∞."""
+def _far_away(sample: Sample, falling: bool) -> Sample:
+    """Put large numbers in the place of infinities, growing along the row, or falling."""
     far = context(FAR).mpf(10) ** FAR
 
-    def tamed(x: Any) -> Any:
-        sign = _is_infinite(x, 1) - _is_infinite(x, -1)
-        return sign * far if sign else x
+    def tamed(row: Any) -> Any:
+        if not _is_sequence(row):
+            return _sign_of_infinity(row) * far if _sign_of_infinity(row) else row
+        factors = range(len(row), 0, -1) if falling else range(1, len(row) + 1)
+        pairs = zip(row, factors, strict=True)
+        return [_sign_of_infinity(x) * f * far if _sign_of_infinity(x) else x for x, f in pairs]
 
-    rows = {name: [tamed(x) for x in row] if _is_sequence(row) else tamed(row) for name, row in sample.rows.items()}
-    return replace(sample, rows=rows)
+    return replace(sample, rows={name: tamed(row) for name, row in sample.rows.items()})
 
 
 class Interpreter:

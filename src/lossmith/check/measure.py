@@ -19,7 +19,6 @@ from lossmith.check.samples import SIZES, Batch, batches
 from lossmith.check.subject import TOGETHER, Subject, other_value, subject_of
 from lossmith.check.tally import Tally
 from lossmith.compiler import DIRECTION
-from lossmith.errors import LossmithError
 from lossmith.language.build import mul, reduce_
 from lossmith.language.expr import (
     Bound,
@@ -44,6 +43,8 @@ EXACT_DIGITS = 35
 """How many digits two exact formulas must agree to."""
 OWN_DIGITS = 6.0
 """How many digits a gradient written by hand must have right on ordinary rows."""
+_PRODUCT_SLACK = 16
+"""How much wider the limit of a Hessian-vector product is: it is a sum of several terms."""
 _COMPONENTS = 4
 """How many entries are looked at in rows of many classes."""
 _MANY = 12
@@ -67,7 +68,7 @@ def check_loss(
     the definition, run on numbers of 50 digits and more; derivatives against dual numbers over the
     definition's formula, which know nothing of the rules that lossmith derives by. The derived
     formulas must agree with the same to 35 digits, kinks included. Hessian-vector products are
-    held to the promise on ordinary rows; on others their error is stated.
+    held to 16 times the promise on ordinary rows; on others their error is stated.
 
     Parameters
     ----------
@@ -237,9 +238,14 @@ class _Check:
                     try:
                         for output, found in kernels(outputs, given, hypers).items():
                             self.results[output, dtype, backend] = found
-                    except (LossmithError, ArithmeticError, ValueError, TypeError) as error:
-                        where = f"{', '.join(outputs)}, {dtype}, {backend}, K = {batch.K}"
-                        self.problems.append(f"{where}: raised {type(error).__name__}: {error}")
+                    except Exception as error:  # whatever it is, it is what was looked for
+                        self._raised(f"{', '.join(outputs)}, {dtype}, {backend}", error, batch.K)
+
+    def _raised(self, where: str, error: Exception, K: int) -> None:
+        """Say it once, for the first batch."""
+        if not any(p.startswith(where) for p in self.problems):
+            text = " ".join(str(error).split())[:200]
+            self.problems.append(f"{where}: raised {type(error).__name__}: {text} (K = {K})")
 
     def run_own(self, batch: Batch, gradient: Callable[..., Any]) -> None:
         """Run somebody's own gradient over a batch."""
@@ -286,6 +292,8 @@ class _Check:
         except Unsettled:
             self._undecided("value")
             return
+        if exact != exact and not row.batch.finite[row.number]:
+            row.reference.undefined = True  # without a limit, the whole row is NaN
         self._measure(row, "value", 0, None, exact)
 
     def _compare_component(self, row: _Row, k: int | None, i: int) -> None:
@@ -330,11 +338,12 @@ class _Check:
             if output == "hvp" and not row.batch.ordinary[row.number]:
                 tally.judge(got, exact, 0.0, row.describe(k))
                 continue
+            slack = _PRODUCT_SLACK if output == "hvp" else 1
 
-            def limit(exact: Real = exact, dtype: str = dtype) -> float:
-                return self.promise.limit(value_at, row.sample, exact, dtype)
+            def limit(exact: Real = exact, dtype: str = dtype, slack: int = slack) -> float:
+                return slack * self.promise.limit(value_at, row.sample, exact, dtype)
 
-            tally.measure(got, exact, base_limit(row.batch.K), limit, row.describe(k))
+            tally.measure(got, exact, slack * base_limit(row.batch.K), limit, row.describe(k))
 
     def _named(self, output: str, i: int) -> str:
         return output if output == "value" or len(self.scores) == 1 else f"{output} {self.scores[i]}"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from lossmith.check.arithmetic import Arithmetic, Real, exactly
-from lossmith.check.interpreter import Sample, limit_of, undefined
-from lossmith.check.precision import settled
+from lossmith.check.interpreter import Sample, has_nan, ways_to_limit
+from lossmith.check.precision import common_limit, settled
 from lossmith.language.formula import Formula
 
 _METHODS = frozenset({"sum", "mean", "max", "min", "argmax", "argmin", "dot", "clip"})
@@ -415,12 +415,14 @@ def definition_value(
     Unsettled
         If 1000 digits do not suffice.
     """
-    if undefined(sample, limits=limits):
+    if has_nan(sample):
         return Arithmetic(digits).nan
-    tamed = limit_of(sample) if limits else sample
 
-    def at_digits(level: int) -> tuple[Real, bool]:
-        found, absorbed = run_definition(function, formula, tamed, level)
-        return (found if component is None else found[component]).item(), absorbed
+    def on_way(way: Sample) -> Real:
+        def at_digits(level: int) -> tuple[Real, bool]:
+            found, absorbed = run_definition(function, formula, way, level)
+            return (found if component is None else found[component]).item(), absorbed
 
-    return settled(at_digits, digits)
+        return settled(at_digits, digits)
+
+    return common_limit([on_way(w) for w in (ways_to_limit(sample) if limits else [sample])])

@@ -22,7 +22,8 @@ def settled(at_digits: Callable[[int], tuple[Real, bool]], digits: int) -> Real:
     """Return the value that two precisions in a row agree on to so many digits.
 
     Zero, infinity and NaN are believed at the last precision only: before that they may be what
-    is left of a cancellation. A value that is below 1e-400 even there is 0 for every float.
+    is left of a cancellation. A value of 1e-300 is believed at 300 digits more than one of 1: terms
+    of its size may have been lost beside a 1. What is below 1e-400 even there is 0 for every float.
 
     Parameters
     ----------
@@ -39,13 +40,14 @@ def settled(at_digits: Callable[[int], tuple[Real, bool]], digits: int) -> Real:
     """
     ctx = context(LEVELS[-1])
     levels = [level for level in LEVELS if level >= digits + 10] or [digits + 20, 2 * digits]
-    value, absorbed, previous = ctx.zero, False, None
+    value, absorbed, previous, sure = ctx.zero, False, None, 0
     for level in levels:
         value, absorbed = at_digits(level)
-        settles = previous is not None and value and ctx.isfinite(value)
-        if settles and agree(previous, value, digits):
-            return value
-        previous = value
+        if previous is not None and value and ctx.isfinite(value):
+            needed = digits + 0.302 * min(max(0, -int(ctx.mag(value))), 10**5)
+            if sure >= min(needed, levels[-2]) and agree(previous, value, digits):
+                return value
+        previous, sure = value, level
     if not ctx.isfinite(value):
         if absorbed:
             raise Unsettled(f"{value} at {levels[-1]} digits, maybe for want of more")
@@ -53,6 +55,18 @@ def settled(at_digits: Callable[[int], tuple[Real, bool]], digits: int) -> Real:
     if abs(value) < ctx.mpf(10) ** -FAR:
         return ctx.mpf(0)
     raise Unsettled(f"no {digits} digits settled at a precision of {levels[-1]}")
+
+
+def common_limit(values: list[Real]) -> Real:
+    """Return the value on several ways to a limit, and NaN if it depends on the way."""
+    first, *others = values
+    ctx = context(LEVELS[-1])
+
+    def same(a: Real, b: Real) -> bool:
+        beyond = min(abs(a), abs(b)) > ctx.mpf(10) ** (FAR - 10) and a * b > 0
+        return bool(beyond or agree(a, b))
+
+    return first if all(same(first, v) for v in others) else ctx.nan
 
 
 def agree(a: Any, b: Any, digits: int = 35) -> bool:

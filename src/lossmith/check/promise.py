@@ -5,8 +5,9 @@ inputs explains: changing s_k − m, the distance to the largest score, by a rel
 8u, hyperparameters and scores that are no distances by 2u. For a softmax probability p_k that is
 the 8 + |s_k − m| of the design, up to a factor of 2; for p_k − t_k, where no algorithm gets all
 digits, it is what cancellation costs; beside a kink it is the other slope. The limit is stated in
-units in the last place: n units of roundoff are at most n of those, and among subnormal numbers,
-where nothing relative can hold, it is n times the smallest.
+units in the last place: n units of roundoff are at most n of those. Among subnormal numbers, where
+exp itself has lost its digits, it is n times the smallest one for every unit of distance: what is
+lost there is multiplied by logarithms afterwards.
 """
 
 from __future__ import annotations
@@ -86,7 +87,22 @@ class Promise:
         for pair in self._changed(sample, roundoff(dtype)):
             change += max(abs(v - exact) for v in self._finite_values(value_at, pair))
         ulps = change / unit_in_last_place(exact, dtype)
-        return base_limit(sample.K) + (float(ulps) if ulps < 1e18 else math.inf)
+        limit = base_limit(sample.K) + (float(ulps) if ulps < 1e300 else math.inf)
+        distance = 1 + self._largest_distance(sample)
+        if abs(exact) < float(np.finfo(dtype).tiny) * distance:
+            limit *= distance
+        return limit
+
+    def _largest_distance(self, sample: Sample) -> float:
+        """Return the largest |s_k − m| that an exponential survives; |s_k| where that counts."""
+        found = 0.0
+        for item in self.formula.of_role("scores"):
+            row = np.atleast_1d(np.array([float(x) for x in np.atleast_1d(sample.rows[item.name])]))
+            finite = row[np.isfinite(row)]
+            if len(finite):
+                origin = finite.max() if item.name in self.invariant else 0.0
+                found = max(found, float(np.abs(finite - origin).max()))
+        return min(found, 750.0)
 
     @staticmethod
     def _finite_values(value_at: Callable[[Sample], Real], samples: list[Sample]) -> list[Real]:
@@ -121,6 +137,8 @@ class Promise:
         if not finite:
             return
         origin = max(finite) if item.name in self.invariant else ctx.mpf(0)
+        # A distribution is one up to what its sum is off by: no entry is known better than that.
+        unsure = abs(sum(finite) - 1) if item.role.domain == "simplex" else ctx.mpf(0)
         real_scores = item.role.kind == "scores" and item.role.domain == "real"
         size = (2 if real_scores else UNITS) * u
         if len(entries) > _MANY:
@@ -130,7 +148,7 @@ class Promise:
                 entries.append(sample.label)
         for k in entries:
             number = numbers[k or 0]
-            step = (number - origin) * size
+            step = max(abs(number - origin) * size, unsure)
             if ctx.isfinite(number) and step:
                 yield k, self._inside(item, number, step)
 
@@ -138,9 +156,10 @@ class Promise:
     def _inside(item: Input, number: Real, step: Real) -> list[Real]:
         """Drop the step that leaves the domain."""
         steps = [step, -step]
-        if item.role.domain in ("unit", "simplex"):
-            return [s for s in steps if number + s <= 1] or [-abs(step)]
-        return steps
+        if item.role.domain == "real":
+            return steps
+        most = 1 if item.role.domain in ("unit", "simplex") else math.inf
+        return [s for s in steps if 0 <= number + s <= most]
 
 
 def promise(formula: Formula, sample: Sample, expr: Expr, dtype: Any, *, limits: bool = False) -> float:

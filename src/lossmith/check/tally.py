@@ -50,10 +50,12 @@ class Tally:
         floats = np.asarray([got])
         ulp = float(ulp_error(floats, [exact])[0])
         promise = base
-        if ulp > base and self.wrong < _EXAMINED:
-            promise = max(base, limit()) if math.isfinite(ulp) else base
+        if ulp > base and self.wrong < _EXAMINED and np.isfinite(got):
+            promise = max(base, limit())
+        # Without a limit, anything finite will do: the input lies at a kink where the result is 0.
+        ratio = 0.0 if math.isinf(promise) else ulp / promise
         digits = float(correct_digits(floats, [exact])[0])
-        self._add(_Case(ulp / promise, ulp, promise, digits, "", got, exact), describe)
+        self._add(_Case(ratio, ulp, promise, digits, "", got, exact), describe)
 
     def compare(self, a: Any, b: Any, digits: int, describe: Callable[[], str]) -> None:
         """Compare two numbers that should agree to so many digits."""

@@ -22,6 +22,7 @@ Begin with:
   lossmith study cross_entropy --data digits --report report.html
 
 A formula speaks NumPy: s are the scores of one sample, y is its label, t its targets.
+
 Exit status: 0; 1 if a check failed; 2 if the input cannot be used."""
 
 

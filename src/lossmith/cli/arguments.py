@@ -138,18 +138,19 @@ def resolve(arguments: Sequence[str], hypers: Sequence[str], roles: Sequence[str
     return found
 
 
-def resolve_losses(arguments: Sequence[str], hypers: Sequence[str], roles: Sequence[str], task: str) -> list[Given]:
-    """Do the same where only losses will do; `task` says what for."""
+def only_losses(found: Sequence[Given], task: str) -> list[Loss]:
+    """Return the losses, where only losses will do; `task` says what for."""
     from lossmith.loss import Loss
 
-    found = resolve(arguments, hypers, roles)
+    losses: list[Loss] = []
     for given in found:
         if not isinstance(given.value, Loss):
             raise FormulaError(
                 f"{given.title} is a vector function, and {task} needs a loss: reduce it to one number "
                 f"(sum, max, or an entry such as [y])."
             )
-    return found
+        losses.append(given.value)
+    return losses
 
 
 def _text_of(argument: str) -> str:
@@ -158,7 +159,9 @@ def _text_of(argument: str) -> str:
         try:
             text = sys.stdin.read()
         except UnicodeDecodeError as error:
-            raise FormulaError(f"cannot read the formula from the standard input: it is not UTF-8 ({error.reason}).") from None
+            raise FormulaError(
+                f"cannot read the formula from the standard input: it is not UTF-8 ({error.reason})."
+            ) from None
     elif argument.startswith("@"):
         path = Path(argument[1:]).expanduser()
         try:
@@ -183,7 +186,7 @@ def _resolve_one(text: str, values: Mapping[str, Any], inputs: Mapping[str, Role
         return Given(text, loss.bind(**own) if own else loss, True)
     if text in VECTOR_FUNCTIONS:
         found = VECTOR_FUNCTIONS[text]
-        taken.update(h.name for h in _formula_of(found).hypers)
+        taken.update(h.name for h in formula_of(found).hypers)
         return Given(text, found, True)
     words = set(re.findall(r"[^\W\d]\w*", text))
     names = {name: value for name, value in {**inputs, **values}.items() if name in words}
@@ -191,8 +194,10 @@ def _resolve_one(text: str, values: Mapping[str, Any], inputs: Mapping[str, Role
     return Given(text, _read(text, names), False)
 
 
-def _formula_of(function: VectorFunction) -> Formula:
-    return function._formula  # pyright: ignore[reportPrivateUsage]
+def formula_of(value: Loss | VectorFunction) -> Formula:
+    """Return what was read of a loss or a function."""
+    found: Any = value
+    return found.definition if hasattr(found, "definition") else found._formula
 
 
 def _read(text: str, names: Mapping[str, Any]) -> Loss | VectorFunction:
@@ -211,16 +216,16 @@ def _read(text: str, names: Mapping[str, Any]) -> Loss | VectorFunction:
 
 def _explained(error: FormulaError, text: str) -> LossmithError:
     """Return the error with a hint that fits the command line."""
-    word = re.fullmatch(r"(\w[\w\- ]*?)\s*(\(.*\))?", text)
-    name = word.group(1) if word else ""
-    near = nearest(name) if len(name) > 1 else None
-    if near is not None:
-        called = f"{near} is used without arguments" if near == name else f"did you mean {near}?"
-        return FormulaError(f"there is no loss {text!r}: {called} (`lossmith list` shows all names)")
-    if word and not word.group(2) and len(name) > 2 and name.replace("-", "_").isidentifier():
-        return FormulaError(f"{text!r} is neither a name that `lossmith list` shows nor a formula that can be read")
-    unknown = re.match(r"unknown name (\w+)", error.message)
     hint = error.hint or ""
+    word = re.fullmatch(r"(\w[\w\- ]*?)\s*(\([^()]*\))?", text)
+    if word and len(word[1]) > 1 and not (word[2] and hint.startswith("did you mean")):
+        near = nearest(word[1], functions=not word[2])
+        if near is not None:
+            called = f"write {near} alone" if near == word[1] else f"did you mean {near}?"
+            return FormulaError(f"there is no loss {text!r}: {called} (`lossmith list` shows all names)")
+        if not word[2] and len(word[1]) > 2 and word[1].replace("-", "_").isidentifier():
+            return FormulaError(f"{text!r} is neither a name that `lossmith list` shows nor a formula that can be read")
+    unknown = re.match(r"unknown name (\w+)", error.message)
     if unknown and not hint.startswith("did you mean"):
         name = unknown.group(1)
         hint = f"give a hyperparameter its value with -H {name}=1.0, an input its role with --input {name}=targets"
@@ -229,12 +234,12 @@ def _explained(error: FormulaError, text: str) -> LossmithError:
     return FormulaError(error.message, text=error.text, line=error.line, column=error.column, hint=hint or None)
 
 
-def nearest(name: str) -> str | None:
-    """Return the name of the catalogue, or of a function, that somebody may have meant."""
+def nearest(name: str, *, functions: bool = True) -> str | None:
+    """Return the name of the catalogue (or of a function, too) that somebody may have meant."""
     from lossmith.functions import VECTOR_FUNCTIONS
     from lossmith.losses import CATALOGUE
 
-    known = [*CATALOGUE, *VECTOR_FUNCTIONS]
+    known = [*CATALOGUE, *(VECTOR_FUNCTIONS if functions else ())]
     plain = re.sub(r"[\s\-]+", "_", name.strip().lower())
     for candidate in (plain, _OTHER_NAMES.get(plain), plain.removesuffix("_loss")):
         if candidate in known:
@@ -249,7 +254,6 @@ def _not_taken(name: str, is_hyper: bool, found: Sequence[Given]) -> str:
         return f"--input gives {name} a role, but no formula here uses that name"
     having: list[str] = []
     for given in found:
-        formula = given.value.definition if hasattr(given.value, "definition") else None
-        names = [h.name for h in formula.hypers] if formula is not None else []
+        names = [h.name for h in formula_of(given.value).hypers]
         having.append(f"{given.title} has {', '.join(names) if names else 'none'}")
     return f"there is no hyperparameter {name}: {'; '.join(having)}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossmith.cli.arguments import Given, resolve, resolve_losses, with_names
+from lossmith.cli.arguments import Given, only_losses, resolve, with_names
 from lossmith.cli.tables import loaded
-from lossmith.cli.terminal import FAILED, progress_display, writable
+from lossmith.cli.terminal import FAILED, examples, progress_display, width_of, writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,13 +21,22 @@ FIGURES = (".svg", ".png", ".pdf")
 # ---------------------------------------------------------------- check
 
 
-@click.command()
+@click.command(
+    short_help="The worst errors, against 50-digit arithmetic.",
+    epilog=examples(
+        "lossmith check cross_entropy",
+        'lossmith check "log(cosh(s - t))" --quick',
+        "lossmith check --all",
+    ),
+)
 @click.argument("definitions", metavar="FORMULA|NAME...", nargs=-1)
 @with_names
 @click.option("--all", "everything", is_flag=True, help="Check the whole catalogue.")
 @click.option("--quick", is_flag=True, help="A third of the inputs.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="One of the two only.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random inputs.")
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the random inputs."
+)
 @click.option("--progress/--no-progress", default=None, help="A bar on stderr; by default on a terminal.")
 @click.pass_context
 def check(
@@ -43,16 +53,9 @@ def check(
     """Compare value, gradient and Hessian with 50-digit arithmetic, and state the worst errors.
 
     FORMULA|NAME is as for `lossmith derive`. The exit status is 1 if a promise is broken.
-
-    \b
-    Examples:
-      lossmith check cross_entropy
-      lossmith check "log(cosh(s - t))" --quick
-      lossmith check --all
     """
     if bool(definitions) == everything:
         raise click.UsageError("give the losses to check, or --all" + (", not both" if everything else ""))
-    _seeded(seed)
     if everything:
         from lossmith.losses import CATALOGUE
 
@@ -60,7 +63,8 @@ def check(
         if hypers or roles:
             raise click.UsageError("--all checks the catalogue as it is: leave out -H and --input")
     else:
-        found = resolve_losses(definitions, hypers, roles, "a check")
+        found = resolve(definitions, hypers, roles)
+        only_losses(found, "a check")
     options: dict[str, Any] = {"samples": "quick" if quick else "standard", "seed": seed}
     if dtype is not None:
         options["dtypes"] = (dtype,)
@@ -77,19 +81,30 @@ def _checked(given: Given, options: dict[str, Any], progress: bool | None) -> bo
     loss: Any = given.value
     with progress_display(f"check of {given.title}", progress) as report:
         result = loss.check(progress=report, **options)
-    click.echo(f"{result}\n")
+    click.echo(f"{_cut(str(result), width_of(sys.stdout))}\n")
     return result.ok
 
 
-def _seeded(seed: int) -> None:
-    if seed < 0:
-        raise click.UsageError(f"--seed must be 0 or above, not {seed}")
+def _cut(report: str, width: int | None) -> str:
+    """Return a report whose table fits a terminal: its last column, the inputs, gives way."""
+    if width is None:
+        return report
+    table, blank, rest = report.rpartition("\n\n")
+    room = max(width, 60)
+    lines = (line if len(line) <= room else f"{line[: room - 1]}…" for line in table.split("\n"))
+    return "\n".join(lines) + blank + rest
 
 
 # ---------------------------------------------------------------- plot
 
 
-@click.command()
+@click.command(
+    short_help="The curves of one loss or of several.",
+    epilog=examples(
+        "lossmith plot huber",
+        "lossmith plot absolute_error squared_error huber -o errors.png",
+    ),
+)
 @click.argument("definitions", metavar="FORMULA|NAME...", nargs=-1, required=True)
 @with_names
 @click.option(
@@ -98,29 +113,24 @@ def _seeded(seed: int) -> None:
     metavar="FILE",
     help="Where to; .svg, .png or .pdf.  [default: the name of the loss, with .svg]",
 )
-def plot(
-    definitions: tuple[str, ...], hypers: tuple[str, ...], roles: tuple[str, ...], output: str | None
-) -> None:
+def plot(definitions: tuple[str, ...], hypers: tuple[str, ...], roles: tuple[str, ...], output: str | None) -> None:
     """Draw a loss with its first and second derivative along one score; several in one picture.
 
     FORMULA|NAME is as for `lossmith derive`.
-
-    \b
-    Examples:
-      lossmith plot huber
-      lossmith plot absolute_error squared_error huber -o errors.png
     """
     chosen = None if output is None else writable(output, FIGURES)
     found = resolve(definitions, hypers, roles)
     path = writable(_figure_name(found)) if chosen is None else chosen
-    if len(found) == 1:
-        figure: Any = found[0].value.plot()
-    else:
-        from lossmith.report import plot_together
-
-        figure = plot_together([given.value for given in resolve_losses(definitions, hypers, roles, "a plot of several")])
-    _save(figure, path)
+    _save(_figure(found), path)
     click.echo(f"wrote {path}")
+
+
+def _figure(found: list[Given]) -> Figure:
+    from lossmith.report import plot_loss, plot_together
+
+    if len(found) == 1:
+        return plot_loss(found[0].value)
+    return plot_together(only_losses(found, "a picture of several"))
 
 
 def _figure_name(found: list[Given]) -> str:
@@ -140,7 +150,13 @@ def _save(figure: Figure, path: Path) -> None:
 # ---------------------------------------------------------------- compare
 
 
-@click.command()
+@click.command(
+    short_help="Two losses: gradients, and training on the same data.",
+    epilog=examples(
+        "lossmith compare squared_error huber",
+        'lossmith compare logistic "(sigmoid(s) - t)**2 / 2" breast_cancer -o why.svg',
+    ),
+)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.argument("data", metavar="[DATA]", required=False)
@@ -161,16 +177,11 @@ def compare(
     """Compare two losses: their gradients side by side, and on DATA what training makes of them.
 
     A and B are formulas or names, as for `lossmith derive`; DATA is as for `lossmith fit`.
-
-    \b
-    Examples:
-      lossmith compare squared_error huber
-      lossmith compare logistic "(sigmoid(s) - t)**2 / 2" breast_cancer -o why.svg
     """
     path = None if output is None else writable(output, FIGURES)
     if target is not None and data is None:
         raise click.UsageError("--target names a column of DATA, and there is no DATA")
-    a, b = (given.value for given in resolve_losses([first, second], hypers, roles, "a comparison"))
+    a, b = only_losses(resolve([first, second], hypers, roles), "a comparison")
     table = None if data is None else loaded(data, target)
     from lossmith.report import compare_losses
 

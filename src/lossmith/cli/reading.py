@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lossmith.cli.arguments import Given, resolve, with_names
-from lossmith.cli.terminal import note, width_of, writable, write_text
+from lossmith.cli.arguments import Given, formula_of, resolve, with_names
+from lossmith.cli.terminal import examples, note, width_of, writable, write_text
 from lossmith.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from lossmith.calculus.prose import Derivation
+    from lossmith.language.formula import Formula
 
 OUTPUTS = ("value", "grad", "hessian_diag", "hvp")
 
@@ -23,24 +24,25 @@ OUTPUTS = ("value", "grad", "hessian_diag", "hvp")
 # ---------------------------------------------------------------- list
 
 
-@click.command("list")
+@click.command(
+    "list",
+    short_help="All losses and functions, with their formulas.",
+    epilog=examples(
+        "lossmith list",
+    ),
+)
 def list_catalogue() -> None:
-    """List every loss and function: its name, its formula, what it is.
-
-    \b
-    Example:
-      lossmith list
-    """
+    """List every loss and function: its name, its formula, what it is, its hyperparameters."""
     from lossmith.functions import VECTOR_FUNCTIONS
     from lossmith.losses import CATALOGUE
 
     families: dict[str, list[tuple[str, str, str]]] = {}
     for name, loss in CATALOGUE.items():
         family = sys.modules[loss.definition.function.__module__].__doc__ or ""
-        row = (name, loss.formula, _first_line(loss.references))
+        row = (name, loss.formula, _first_line(loss.references) + _defaults(loss.definition))
         families.setdefault(family.split(".")[0].split(":")[0], []).append(row)
     families["Functions of a row or of a number, for use in formulas"] = [
-        (name, found.derivation.formula, _first_line(found.__doc__ or ""))
+        (name, found.derivation.formula, _first_line(found.__doc__ or "") + _defaults(formula_of(found)))
         for name, found in VECTOR_FUNCTIONS.items()
     ]
     click.echo(_table(families, width_of(sys.stdout)))
@@ -48,6 +50,12 @@ def list_catalogue() -> None:
 
 def _first_line(doc: str) -> str:
     return doc.strip().split("\n")[0]
+
+
+def _defaults(formula: Formula) -> str:
+    """Return the hyperparameters with their defaults, in brackets: what -H can set."""
+    shown = [h.name if h.default is None else f"{h.name}={h.default:g}" for h in formula.hypers]
+    return f" [{', '.join(shown)}]" if shown else ""
 
 
 def _table(families: dict[str, list[tuple[str, str, str]]], width: int | None) -> str:
@@ -73,7 +81,15 @@ def _table(families: dict[str, list[tuple[str, str, str]]], width: int | None) -
 # ---------------------------------------------------------------- derive
 
 
-@click.command()
+@click.command(
+    short_help="Gradient and Hessian, line by line.",
+    epilog=examples(
+        "lossmith derive cross_entropy",
+        'lossmith derive "p = softmax(s); -(1 - p[y])**gamma * log(p[y])" -H gamma=2',
+        'lossmith derive "(p - q)**2" --input p=scores --input q=targets',
+        "lossmith derive softmax --format latex",
+    ),
+)
 @click.argument("definition", metavar="FORMULA|NAME")
 @with_names
 @click.option(
@@ -85,20 +101,11 @@ def _table(families: dict[str, list[tuple[str, str, str]]], width: int | None) -
     help="html is a page of its own, mathml a piece for another page.",
 )
 @click.option("-o", "--output", metavar="FILE", help="Write it there instead of printing it.")
-def derive(
-    definition: str, hypers: tuple[str, ...], roles: tuple[str, ...], shape: str, output: str | None
-) -> None:
+def derive(definition: str, hypers: tuple[str, ...], roles: tuple[str, ...], shape: str, output: str | None) -> None:
     """Derive gradient and Hessian line by line, or the Jacobian of a vector function.
 
     FORMULA|NAME is a name from `lossmith list`, a formula (lines separated by ; or newlines), @FILE
     with a formula in it, or - for the standard input.
-
-    \b
-    Examples:
-      lossmith derive cross_entropy
-      lossmith derive "p = softmax(s); -(1 - p[y])**gamma * log(p[y])" -H gamma=2
-      lossmith derive "(p - q)**2" --input p=scores --input q=targets
-      lossmith derive softmax --format latex
     """
     path = None if output is None else writable(output)
     (given,) = resolve([definition], hypers, roles)
@@ -156,7 +163,14 @@ def _page(title: str, body: str) -> str:
 # ---------------------------------------------------------------- code
 
 
-@click.command()
+@click.command(
+    short_help="Stable code for batches.",
+    epilog=examples(
+        "lossmith code focal",
+        "lossmith code huber --outputs value,grad,hessian_diag",
+        'lossmith code "log(1 + sum(exp(s - s[y]), where=classes != y))" -o loss.py',
+    ),
+)
 @click.argument("definition", metavar="FORMULA|NAME")
 @with_names
 @click.option(
@@ -185,12 +199,6 @@ def code(
     """Print stable code for batches, to read or to paste into a project.
 
     FORMULA|NAME is as for `lossmith derive`.
-
-    \b
-    Examples:
-      lossmith code focal
-      lossmith code huber --outputs value,grad,hessian_diag
-      lossmith code "log(1 + sum(exp(s - s[y]), where=classes != y))" -o loss.py
     """
     wanted = _outputs(outputs)
     path = None if output is None else writable(output)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from lossmith.errors import DataError
+from lossmith.errors import DataError, UnsupportedError
 
 if TYPE_CHECKING:
     from lossmith.data import Table
@@ -39,7 +39,7 @@ def loaded(data: str, target: str | None) -> Table:
         return load_table(data, target=target)
     except DataError as error:
         if target is None and "target" in str(error):
-            raise DataError(f"{error} (--target COLUMN)") from None
+            raise DataError(f"{str(error).rstrip('.')} (--target names it).") from None
         raise
 
 
@@ -59,6 +59,10 @@ def task_of(loss: Loss, table: Table, asked: str | None) -> str:
         task = "regression" if fractional else "classification"
     else:
         task = "regression" if numeric else "classification"
+    if loss.label_name is None and loss.target_name is None:
+        raise UnsupportedError(
+            f"{loss.name} takes neither a label nor targets, so there is nothing to learn from the data."
+        )
     chosen: Any = asked or task
     checked(table, chosen)
     return chosen
@@ -75,7 +79,9 @@ def split(table: Table, task: str, fraction: float, first_rows: int | None, seed
     rows = np.arange(count)
     if first_rows is not None:
         if not 0 < first_rows <= count:
-            raise click.UsageError(f"--train-rows must be from 1 to {count}, the rows of {table.name}, not {first_rows}")
+            raise click.UsageError(
+                f"--train-rows must be from 1 to {count}, the rows of {table.name}, not {first_rows}"
+            )
         if first_rows == count:
             return Parts(table, rows, rows[:0], f"trained on all {count} rows, tested on none")
         said = f"trained on the first {first_rows} rows, tested on the other {count - first_rows}"
@@ -86,7 +92,9 @@ def split(table: Table, task: str, fraction: float, first_rows: int | None, seed
     if held_out == count:
         raise DataError(f"{table.name} has {count} rows, and a test fraction of {fraction:g} leaves none to train on.")
     train, test = _drawn(table, task, held_out, seed)
-    return Parts(table, train, test, f"trained on {train.size} rows, tested on {test.size} drawn at random (seed {seed})")
+    return Parts(
+        table, train, test, f"trained on {train.size} rows, tested on {test.size} drawn at random (seed {seed})"
+    )
 
 
 def _drawn(table: Table, task: str, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -32,6 +34,9 @@ class CommandLine(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they were added, not by the alphabet."""
         return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [_protected(arg) for arg in args])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -71,10 +76,24 @@ class CommandLine(click.Group):
         except Exception as error:
             if os.environ.get("LOSSMITH_DEBUG"):
                 raise
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")
             hint = "this is a fault of lossmith; with LOSSMITH_DEBUG=1 it shows where"
             return _fail(f"{said} ({hint})", _OUR_FAULT)
         return status if isinstance(status, int) else 0
+
+
+_OPTIONS_OF_ONE_LETTER = "hHo"
+
+
+def _protected(arg: str) -> str:
+    """Return an argument that is no option but a formula, such as -log(p[y]), with a blank before it.
+
+    click takes what begins with a minus sign for options; who reads formulas strips blanks.
+    """
+    if not re.match(r"-[^-\d]", arg) or (len(arg) == 2 and arg != "-s"):
+        return arg
+    attached = arg[1] in _OPTIONS_OF_ONE_LETTER and not re.search(r"[(\[]", arg)  # -ofigure.svg
+    return arg if attached else f" {arg}"
 
 
 def _fail(sentence: str, status: int) -> int:
@@ -85,6 +104,7 @@ def _fail(sentence: str, status: int) -> int:
 
 def _with_help(error: click.UsageError) -> str:
     said = error.format_message().rstrip(".")
+    said = said[:1].lower() + said[1:]
     if error.ctx is None:
         return said
     return f"{said} (see {error.ctx.command_path} --help)"
@@ -103,15 +123,19 @@ def _leave_pipe(ctx: click.Context) -> NoReturn:
     ctx.exit(_BROKEN_PIPE)
 
 
-def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
-) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
     note(" ".join(str(message).split()))
 
 
 def note(sentence: str) -> None:
     """Say something beside the result: on the standard error stream."""
     click.echo(f"note: {sentence}", err=True)
+
+
+def examples(*lines: str) -> str:
+    """Return the examples at the end of a command's help, which click is to leave as they are."""
+    title = "Examples:" if len(lines) > 1 else "Example:"
+    return "\b\n" + "\n  ".join((title, *lines))
 
 
 # ---------------------------------------------------------------- streams

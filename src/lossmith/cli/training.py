@@ -12,16 +12,24 @@ from typing import Any
 import click
 import numpy as np
 
-from lossmith.cli.arguments import Given, resolve_losses, with_names
+from lossmith.cli.arguments import Given, only_losses, resolve, with_names
 from lossmith.cli.tables import Parts, in_dtype, loaded, split, task_of
-from lossmith.cli.terminal import is_terminal, note, writable, write_text
+from lossmith.cli.terminal import examples, is_terminal, note, writable, write_text
 
 _BETWEEN_0_AND_1 = click.FloatRange(0, 1, max_open=True)
+_AT_LEAST_0 = click.FloatRange(0)
 _ABOVE_0 = click.FloatRange(0, min_open=True)
 _COUNT = click.IntRange(1)
 
 
-@click.command()
+@click.command(
+    short_help="A linear model, trained with any loss and tested.",
+    epilog=examples(
+        "lossmith fit digits --loss multiclass_hinge",
+        "lossmith fit letters.csv --target Letter --standardize --C 1 --predictions letters-predicted.csv",
+        "lossmith fit diabetes --loss huber -H delta=50 --standardize",
+    ),
+)
 @click.argument("data", metavar="[DATA]", default="digits")
 @click.option("--loss", "definition", default="cross_entropy", show_default=True, metavar="FORMULA|NAME")
 @with_names
@@ -31,20 +39,36 @@ _COUNT = click.IntRange(1)
     type=click.Choice(["classification", "regression"]),
     help="By default the loss and the target tell.",
 )
-@click.option("--alpha", type=float, help="The strength of the penalty alpha/2·‖W‖².  [default: 0.0001]")
-@click.option("--C", "c", type=_ABOVE_0, help="The same as in scikit-learn: alpha = 1/(C·rows).")
+@click.option(
+    "--alpha", metavar="A", type=_AT_LEAST_0, help="The strength of the penalty alpha/2·‖W‖².  [default: 0.0001]"
+)
+@click.option("--C", "c", metavar="C", type=_ABOVE_0, help="The same as in scikit-learn: alpha = 1/(C·rows).")
 @click.option("--solver", type=click.Choice(["lbfgs", "sgd", "adam"]), default="lbfgs", show_default=True)
-@click.option("--max-iter", type=_COUNT, help="Iterations (lbfgs: 1000) or epochs (sgd, adam: 100).")
-@click.option("--tol", type=float, default=1e-4, show_default=True, help="When to stop.")
-@click.option("--learning-rate", type=_ABOVE_0, help="Of sgd and adam.")
-@click.option("--batch-size", type=_COUNT, default=200, show_default=True, help="Of sgd and adam.")
-@click.option("--momentum", type=_BETWEEN_0_AND_1, default=0.9, show_default=True, help="Of sgd.")
+@click.option("--max-iter", metavar="N", type=_COUNT, help="Iterations (lbfgs: 1000) or epochs (sgd, adam: 100).")
+@click.option("--tol", metavar="NUMBER", type=_AT_LEAST_0, default=1e-4, show_default=True, help="When to stop.")
+@click.option("--learning-rate", metavar="NUMBER", type=_ABOVE_0, help="Of sgd and adam.")
+@click.option("--batch-size", metavar="N", type=_COUNT, default=200, show_default=True, help="Of sgd and adam.")
+@click.option("--momentum", metavar="NUMBER", type=_BETWEEN_0_AND_1, default=0.9, show_default=True, help="Of sgd.")
 @click.option("--early-stopping", is_flag=True, help="Stop by the score on a tenth of the training rows.")
-@click.option("--test-fraction", type=_BETWEEN_0_AND_1, default=0.2, show_default=True)
-@click.option("--train-rows", type=_COUNT, help="Train on the first so many rows, test on the rest.")
+@click.option(
+    "--test-fraction",
+    metavar="NUMBER",
+    type=_BETWEEN_0_AND_1,
+    default=0.2,
+    show_default=True,
+    help="Of the rows, drawn at random.",
+)
+@click.option("--train-rows", metavar="N", type=_COUNT, help="Train on the first so many rows, test on the rest.")
 @click.option("--standardize/--no-standardize", default=False, help="Features of mean 0 and variance 1.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Of the features and scores.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option(
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of all that is drawn at random.",
+)
 @click.option("--predictions", metavar="FILE.csv", help="Write what is predicted for every row.")
 @click.option("--progress/--no-progress", default=None, help="A bar on stderr; by default on a terminal.")
 @click.pass_context
@@ -53,12 +77,6 @@ def fit(ctx: click.Context, **options: Any) -> None:
 
     DATA is a CSV or Parquet file (with --target), an .npz file, IDX images with their labels beside
     them, or digits, iris, wine, breast_cancer or diabetes, which scikit-learn brings.
-
-    \b
-    Examples:
-      lossmith fit digits --loss multiclass_hinge
-      lossmith fit letters.csv --target Letter --standardize --C 1 --predictions letters-predicted.csv
-      lossmith fit diabetes --loss huber -H delta=50 --standardize
     """
     if options["alpha"] is not None and options["c"] is not None:
         raise click.UsageError("give --alpha or --C, not both")
@@ -66,8 +84,8 @@ def fit(ctx: click.Context, **options: Any) -> None:
     if options["train_rows"] is not None and given_fraction:
         raise click.UsageError("give --test-fraction or --train-rows, not both")
     path = None if options["predictions"] is None else writable(options["predictions"])
-    (given,) = resolve_losses([options["definition"]], options["hypers"], options["roles"], "training")
-    loss: Any = given.value
+    (given,) = resolve([options["definition"]], options["hypers"], options["roles"])
+    (loss,) = only_losses([given], "training")
     table = in_dtype(loaded(options["data"], options["target"]), options["dtype"])
     task = task_of(loss, table, options["task"])
     parts = split(table, task, options["test_fraction"], options["train_rows"], options["seed"])
@@ -109,7 +127,8 @@ def _trained(loss: Any, parts: Parts, task: str, alpha: float, options: dict[str
         model.fit(X, y)
     seconds = time.perf_counter() - start
     for warning in caught:
-        if not issubclass(warning.category, ConvergenceWarning):  # that one _ending() says
+        # Why the solver stopped and that there are many classes is said elsewhere, in our words.
+        if not issubclass(warning.category, ConvergenceWarning) and "unique classes" not in str(warning.message):
             note(" ".join(str(warning.message).split()))
     return model, seconds
 
@@ -121,7 +140,11 @@ def _beginning(given: Given, parts: Parts, task: str, alpha: float, options: dic
     table = parts.table
     named = f" in {options['target']}" if options["target"] else ""
     if task == "classification":
-        target = f"{len(np.unique(table.target))} classes{named}"
+        count = len(np.unique(table.target))
+        target = f"{count} classes{named}"
+        if 3 * count > table.X.shape[0]:
+            said = f"{count} classes in {table.X.shape[0]} rows"
+            note(f"{said}: to predict numbers, take a loss with targets, such as huber")
         kind = "linear classifier"
     else:
         target = f"targets{named} from {table.target.min():g} to {table.target.max():g}"
@@ -201,5 +224,3 @@ def _predictions(model: Any, parts: Parts) -> str:
     writer.writerow(header)
     writer.writerows(zip(*columns, strict=True))
     return text.getvalue()
-
-

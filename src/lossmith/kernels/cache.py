@@ -57,11 +57,17 @@ def _surroundings() -> bytes:
     import llvmlite.binding as llvm
     import numba
 
-    from lossmith.kernels import vecmath
-
     features = llvm.get_host_cpu_features().flatten()
-    parts = [numba.__version__, llvmlite.__version__, platform.machine(), llvm.get_host_cpu_name(), features, sys.version]
-    return "\n".join(parts).encode() + Path(vecmath.__file__).read_bytes()
+    parts = [
+        numba.__version__,
+        llvmlite.__version__,
+        platform.machine(),
+        llvm.get_host_cpu_name(),
+        features,
+        sys.version,
+    ]
+    sources = sorted(Path(__file__).parent.glob("vecmath*.py"))
+    return "\n".join(parts).encode() + b"".join(path.read_bytes() for path in sources)
 
 
 def load(name: str, text: str) -> ModuleType:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from lossmith.kernels.printing import ATOM, NUMPY_CALLS, UNARY, Printer, number_text
+from lossmith.kernels.printing import ATOM, NUMBA_NAMES, NUMPY_CALLS, UNARY, Printer, number_text
 from lossmith.kernels.rowprogram import (
     OPERATIONS,
     AtClass,
@@ -38,6 +38,7 @@ from lossmith.kernels.rowprogram import (
     Value,
     letter,
     operands,
+    renamed,
     statements,
     subvalues,
 )
@@ -72,12 +73,14 @@ def emit_numba(program: RowProgram, dtype: np.dtype, weighted: bool = False) -> 
     are multiplied by weight·scale, the value by the weight. No output may share memory with an input: LLVM takes
     another way through a loop then, and adds in another order.
     """
-    return _Emitter(program, np.dtype(dtype), weighted).module()
+    return Emitter(program, np.dtype(dtype), weighted).module()
 
 
-class _Emitter(Printer):
+class Emitter(Printer):
+    """Writes a kernel that takes one row at a time."""
+
     def __init__(self, program: RowProgram, dtype: np.dtype, weighted: bool) -> None:
-        self.program = program
+        self.program = program = renamed(program, NUMBA_NAMES.union(name for name, _ in program.outputs))
         self.dtype = dtype
         self.weighted = weighted
         self.elementwise = program.kind == "elementwise"
@@ -292,11 +295,13 @@ class _Emitter(Printer):
         if loop.depth:
             self.keep(name)
 
-    def settle(self, fold: Fold, loop: Loop) -> None:
+    def settle(self, fold: Fold, loop: Loop, reads: Iterable[str] = ()) -> None:
         """Look again at a maximum that is infinite: a shift by it has a limit only for one +inf."""
         name, index = fold.name, letter(loop.depth)
         self.put(f"if abs({name}) == F(np.inf):  # rare: all -inf, or some +inf")
         self.indent += 1
+        for line in reads:
+            self.put(line)
         self.put("equal = 0")
         self.put(f"for {index} in range(K):")
         outer, self.known = self.known, set(self.known)
@@ -325,12 +330,19 @@ class _Emitter(Printer):
         text = self.text(value)
         if text.isidentifier() or isinstance(value, Load | Number):
             return text
-        self.counter += 1
-        self.put(f"x{self.counter} = {text}")
-        return f"x{self.counter}"
+        (x,) = self.temporaries("x")
+        self.put(f"{x} = {text}")
+        return x
 
-    def index(self, index: Index) -> str:
+    def temporaries(self, *stems: str) -> list[str]:
+        """Return names for values in passing."""
+        self.counter += 1
+        return [f"{stem}_{self.counter}" for stem in stems]
+
+    def index(self, index: Index | None) -> str:
         match index:
+            case None:
+                raise ValueError("an element has no index")
             case Each(depth):
                 return letter(depth)
             case AtLabel(name):
@@ -406,8 +418,7 @@ class _Emitter(Printer):
 
     def log_cosh(self, value: Value) -> str:
         """Write log(1 + u²/(2e)) with e = exp(-|x|) and u = e - 1; for large |x|, |x| - log 2."""
-        self.counter += 1
-        a, e, u = (f"{n}{self.counter}" for n in "aeu")
+        a, e, u = self.temporaries("a", "e", "u")
         self.put(f"{a} = abs({self.text(value)})")
         self.put(f"{e}, {u} = {self.vec('exp', f'-{a}')}, {self.vec('expm1', f'-{a}')}")
         near = self.vec("log1p", f"{u} * {u} / (F(2) * {e})")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from lossmith.kernels.printing import ATOM, NUMPY_CALLS, UNARY, Printer
+from lossmith.kernels.printing import ATOM, NUMPY_CALLS, NUMPY_NAMES, UNARY, Printer
 from lossmith.kernels.rowprogram import (
     AtClass,
     AtFound,
@@ -33,6 +33,7 @@ from lossmith.kernels.rowprogram import (
     Store,
     Value,
     operands,
+    renamed,
     statements,
     subvalues,
 )
@@ -89,7 +90,7 @@ def function_name(program: RowProgram) -> str:
 
 def emit_numpy(program: RowProgram) -> str:
     """Return a module with one function that computes the program's outputs for a batch, on NumPy alone."""
-    return _Emitter(program).module()
+    return _Emitter(renamed(program, NUMPY_NAMES.union(name for name, _ in program.outputs))).module()
 
 
 class _Emitter(Printer):
@@ -135,7 +136,7 @@ class _Emitter(Printer):
         return f"Return {what} of {self.program.name} for every row of {', '.join(shapes)}."
 
     def prologue(self) -> Iterable[str]:
-        first, *others = self.program.inputs
+        first = self.program.inputs[0]
         yield f"given, dtype = {first}.dtype, np.result_type({first}, np.float32)  # half precision is rounded once"
         cast = ", ".join(f"{name}.astype(dtype, copy=False)" for name in self.program.inputs)
         yield f"{', '.join(self.program.inputs)} = {cast}"
@@ -309,8 +310,6 @@ class _Emitter(Printer):
                 return self.lined_up(f"np.take_along_axis({name}, {at}, axis=1)", ()), ATOM
             case Load(name, AtClass(number)):
                 return self.lined_up(f"{name}[:, {number}, None]", ()), ATOM
-            case Param(name, None):
-                return name, ATOM
             case Param(name, index):
                 return self.param(name, index), ATOM
             case Size():
@@ -323,8 +322,10 @@ class _Emitter(Printer):
             case _:
                 return super().leaf(value)
 
-    def param(self, name: str, index: Index) -> str:
+    def param(self, name: str, index: Index | None) -> str:
         match index:
+            case None:
+                return name
             case Each(depth):
                 return self.along(name, depth)
             case AtLabel(label):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from lossmith.errors import UnsupportedError
 from lossmith.kernels.names import Namer
+from lossmith.kernels.printing import NUMBA_NAMES, NUMPY_NAMES
 from lossmith.kernels.rowprogram import (
     AtFound,
     AtLabel,
@@ -32,10 +33,6 @@ from lossmith.kernels.terms import CLASS, Term, Terms, propagates
 from lossmith.kernels.verify import verify
 from lossmith.language import build
 from lossmith.language.formula import Formula
-
-RESERVED = ("np", "F", "K", "rows", "classes", "dtype", "value", "scale", "factor", "weight", "start", "stop", "i", "j",
-            "k", "n", "part", "peak", "gap", "x", "w", "N", "block", "equal")  # fmt: skip
-"""Names that generated code uses for its own purposes."""
 
 
 def lower(outputs: Sequence[Output], formula: Formula) -> RowProgram:
@@ -75,8 +72,8 @@ class _Lowering:
         reachable = postorder(self.roots())
         self.inputs = self._inputs(reachable)
         self.named: dict[Term, str] = {}
-        self.namer = Namer([*RESERVED, *self.inputs, *self._labels(), *(h.name for h in formula.hypers),
-                            *(o.name for o in outputs)])  # fmt: skip
+        given = [*self.inputs, *self._labels(), *(h.name for h in formula.hypers), *(o.name for o in outputs)]
+        self.namer = Namer([*NUMPY_NAMES, *NUMBA_NAMES, *given])
         stored = {t for _, t in self.entries if t.scope == 0 and t.kind != "leaf"}
         self.to_name = _worth_a_name(reachable, self.roots()) | stored | ({self.bad} if self.bad else set())
 
@@ -93,7 +90,9 @@ class _Lowering:
 
     def _share_maxima(self) -> None:
         """Let a maximum that something is also a gap below be that same peak."""
-        reachable = postorder([*(t for _, t in self.numbers), *(t for *_, t in self.patches), *(t for _, t in self.entries)])
+        reachable = postorder(
+            [*(t for _, t in self.numbers), *(t for *_, t in self.patches), *(t for _, t in self.entries)]
+        )
         peaks = {t.args: t for t in reachable if t.op == "peak"}
         same = {t: peaks[t.args] for t in reachable if t.kind == "fold" and t.op == "max" and t.args in peaks}
         if not same:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import isinf, isnan
 
-from lossmith.kernels.rowprogram import Number, Op, Value
+from lossmith.kernels.rowprogram import LETTERS, Number, Op, Value
 
 ATOM, POWER, UNARY, TIMES, PLUS, AND, OR, COMPARE, NOT = 9, 8, 7, 6, 5, 4, 3, 2, 1
 
@@ -19,6 +19,18 @@ NUMPY_CALLS = {
     "exp", "log", "log1p", "expm1", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan",
     "arcsinh", "arccosh", "arctanh", "sqrt", "abs", "sign", "maximum", "minimum",
 }  # fmt: skip
+
+
+NUMPY_NAMES = frozenset(
+    ["np", "K", "rows", "classes", "given", "dtype", "len",
+     "peak", "gap", "scaled", "sigmoid", "softplus", "log_cosh"]
+)  # fmt: skip
+NUMBA_NAMES = frozenset(
+    ["np", "njit", "kernel", "F", "U", "N", "K", "T", "R", "i", "r", "w", "factor", "scale", "weight", "first", "block",
+     "equal", "tile", "range", "min", "abs", *LETTERS, "add_reassoc", "select", "exp", "log", "log1p", "expm1", "tanh",
+     "sigmoid", "softplus", "maximum", "minimum"]
+)  # fmt: skip
+"""Names that the code around the values uses. Arguments of a loss that are called so go by another name there."""
 
 
 def number_text(value: int | Fraction | float) -> str:

@@ -39,8 +39,8 @@ An elementwise program has no loops: its row is one element.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
@@ -276,14 +276,67 @@ def map_value(value: Value, change: Callable[[Value], Value]) -> Value:
     return change(value)
 
 
+def map_statement(stmt: Stmt, change: Callable[[Value], Value]) -> Stmt:
+    """Return a statement with its values changed, inside loops too."""
+
+    def new(value: Value) -> Value:
+        return map_value(value, change)
+
+    match stmt:
+        case Let(name, depth, value):
+            return Let(name, depth, new(value))
+        case Fold(name, op, value, where):
+            return Fold(name, op, new(value), None if where is None else new(where))
+        case Store(output, value):
+            return Store(output, new(value))
+        case Patch(output, index, value):
+            return Patch(output, index, new(value))
+        case Loop(depth, body):
+            return Loop(depth, tuple(map_statement(s, change) for s in body))
+        case Reject():
+            return stmt
+
+
+def renamed(program: RowProgram, taken: Collection[str]) -> RowProgram:
+    """Return the program with inputs, labels and hyperparameters renamed where generated code needs their names."""
+    given = [*program.inputs, *program.labels, *(p.name for p in program.params)]
+    new = {name: f"{name}_" for name in given if name in taken}
+    if not new:
+        return program
+
+    def at(index: Index | None) -> Index | None:
+        return AtLabel(new.get(index.name, index.name)) if isinstance(index, AtLabel) else index
+
+    def change(value: Value) -> Value:
+        match value:
+            case Load(name, index):
+                return Load(new.get(name, name), at(index))
+            case Param(name, index):
+                return Param(new.get(name, name), at(index))
+            case Position(index):
+                return Position(at(index))  # type: ignore[arg-type]
+            case _:
+                return value
+
+    body = tuple(map_statement(s, change) for s in program.body)
+    body = tuple(replace(s, index=at(s.index)) if isinstance(s, Patch) else s for s in body)  # type: ignore[arg-type]
+    return replace(
+        program,
+        inputs=tuple(new.get(n, n) for n in program.inputs),
+        labels=tuple(new.get(n, n) for n in program.labels),
+        params=tuple(replace(p, name=new.get(p.name, p.name)) for p in program.params),
+        body=body,
+    )
+
+
 # ------------------------------------------------------------------ the form in which people read it
 
-_LETTERS = "kmnpqrabcdefgh"
+LETTERS = ("k", "j", "l", "k2", "k3", "k4", "k5", "k6")
 
 
 def letter(depth: int) -> str:
-    """Return the name of a loop's index: k, in it m, in it n."""
-    return _LETTERS[depth]
+    """Return the name of a loop's index: k, in it j, in it l."""
+    return LETTERS[depth]
 
 
 def show_index(index: Index) -> str:

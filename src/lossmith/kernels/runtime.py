@@ -18,7 +18,9 @@ from lossmith.errors import ShapeError
 from lossmith.kernels import cache
 from lossmith.kernels.emit_numba import emit_numba
 from lossmith.kernels.emit_numpy import emit_numpy, function_name
-from lossmith.kernels.rowprogram import RowProgram
+from lossmith.kernels.emit_tiles import FEW, emit_tiles, has_tiles
+from lossmith.kernels.printing import NUMPY_NAMES
+from lossmith.kernels.rowprogram import RowProgram, renamed
 from lossmith.kernels.threads import available_threads, run_pieces
 
 Backend = Literal["auto", "numba", "numpy"]
@@ -137,7 +139,7 @@ class Kernel:
             raise ShapeError(f"labels and weights have shapes {[a.shape for a in (*labels, *weights)]}, not ({n},)")
         params = [self._param(hypers[p.name], p.ndim, shape) for p in self.program.params]
         targets, overwrites, copies = self._targets(rows, outputs)
-        call = self._prepare(bool(weights))
+        call = self._prepare(bool(weights), 1 if self._elementwise else shape[1])
         if overwrites:
             call = functools.partial(self._by_way_of_buffers, call, overwrites)
         self._spread(call, [*rows, *labels], params, weights, float(scale), targets, threads)
@@ -231,7 +233,7 @@ class Kernel:
     def _is_value(name: str, per_class: bool) -> bool:
         return name == "value" and not per_class
 
-    def _prepare(self, weighted: bool) -> Callable[..., None]:
+    def _prepare(self, weighted: bool, classes: int) -> Callable[..., None]:
         """Return what computes some rows: call(*inputs, *labels, *params, *weight, scale, *outputs)."""
         raise NotImplementedError
 
@@ -239,22 +241,24 @@ class Kernel:
 class _NumbaKernel(Kernel):
     def __init__(self, program: RowProgram, dtype: np.dtype[Any], compute: np.dtype[Any]) -> None:
         super().__init__(program, dtype, compute)
-        self._compiled: dict[bool, Callable[..., None]] = {}
+        self._compiled: dict[tuple[bool, bool], Callable[..., None]] = {}
         self._lock = threading.RLock()
+        self._has_tiles = has_tiles(program)
 
     @property
     def source(self) -> str:
         return emit_numba(self.program, self.compute)
 
-    def _prepare(self, weighted: bool) -> Callable[..., None]:
-        if weighted not in self._compiled:
+    def _prepare(self, weighted: bool, classes: int) -> Callable[..., None]:
+        key = weighted, self._has_tiles and classes <= FEW
+        if key not in self._compiled:
             with self._lock:
-                if weighted not in self._compiled:
-                    self._compiled[weighted] = self._compile(weighted)
-        return self._compiled[weighted]
+                if key not in self._compiled:
+                    self._compiled[key] = self._compile(*key)
+        return self._compiled[key]
 
-    def _compile(self, weighted: bool) -> Callable[..., None]:
-        text = emit_numba(self.program, self.compute, weighted)
+    def _compile(self, weighted: bool, tiles: bool) -> Callable[..., None]:
+        text = (emit_tiles if tiles else emit_numba)(self.program, self.compute, weighted)
         kernel = cache.load(f"{function_name(self.program)}_{self.compute.name}", text).kernel
         signature = self._signature(weighted)
         if signature not in kernel.overloads:
@@ -293,7 +297,7 @@ class _NumpyKernel(Kernel):
         exec(compile(self.source, f"<{self.program.name}: generated NumPy code>", "exec"), namespace)
         return namespace[function_name(self.program)]
 
-    def _prepare(self, weighted: bool) -> Callable[..., None]:
+    def _prepare(self, weighted: bool, classes: int) -> Callable[..., None]:
         return functools.partial(self._chunks, weighted)
 
     def _chunks(self, weighted: bool, *args: Any) -> None:
@@ -319,7 +323,7 @@ class _NumpyKernel(Kernel):
             return taken
 
         inputs, labels = take(len(program.inputs)), take(len(program.labels))
-        names = [p.name for p in program.params]
+        names = [p.name for p in renamed(program, NUMPY_NAMES.union(self.outputs)).params]
         params = dict(zip(names, take(len(names)), strict=True))
         weight = take(1)[0] if weighted else None
         (scale,) = take(1)

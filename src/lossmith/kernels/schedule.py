@@ -22,7 +22,7 @@ from lossmith.kernels.rowprogram import (
     Stmt,
     Store,
     Value,
-    map_value,
+    map_statement,
     operands,
     statements,
     subvalues,
@@ -95,7 +95,7 @@ class _Scheduler:
             own = part.indices == tuple(map(Each, range(depth)))
             if loop == number and own:
                 continue
-            if not own or isinstance(maker, Fold) or (depth == 1 and not is_cheap(maker.value)):
+            if not own or not isinstance(maker, Let) or (depth == 1 and not is_cheap(maker.value)):
                 self.kept[part.name] = None
                 continue
             self._look(maker.value, number, again)
@@ -151,7 +151,7 @@ class _Scheduler:
         outputs = [s.output for s in last.body if isinstance(s, Store)]
         homes: dict[str, str] = {}
         for name in self.kept:
-            maker_loop, maker, depth = self.made[name]
+            _, maker, depth = self.made[name]
             if depth != 1 or not isinstance(maker, Let) or not outputs:
                 continue
             at = next(n for n, s in loops if maker in s.body)
@@ -169,25 +169,6 @@ class _Scheduler:
 def is_cheap(value: Value) -> bool:
     """Whether a value is computed again sooner than it is read from memory."""
     return all(v.op in CHEAP for v in subvalues(value) if isinstance(v, Op))
-
-
-def map_statement(stmt: Stmt, change: object) -> Stmt:
-    """Return a statement with its values changed, inside loops too."""
-
-    def new(value: Value) -> Value:
-        return map_value(value, change)  # type: ignore[arg-type]
-
-    match stmt:
-        case Let(name, depth, value):
-            return Let(name, depth, new(value))
-        case Fold(name, op, value, where):
-            return Fold(name, op, new(value), None if where is None else new(where))
-        case Store(output, value):
-            return Store(output, new(value))
-        case Loop(depth, body):
-            return Loop(depth, tuple(map_statement(s, change) for s in body))
-        case _:
-            return stmt
 
 
 def closure(values: tuple[Value, ...], body: tuple[Stmt, ...]) -> Iterator[Let]:

@@ -89,7 +89,9 @@ class Terms:
 
     # -------------------------------------------------------------- makers
 
-    def _make(self, kind: str, op: str, args: tuple[Term, ...], leaf: Any, scope: int, type_: Type, depth: int = 0) -> Term:
+    def _make(
+        self, kind: str, op: str, args: tuple[Term, ...], leaf: Any, scope: int, type_: Type, depth: int = 0
+    ) -> Term:
         key = (kind, op, args, leaf, type(getattr(leaf, "value", None)), depth)
         if key not in self._made:
             self._made[key] = Term(kind, op, args, leaf, depth, scope, type_)
@@ -349,7 +351,9 @@ def at_least(term: Term, bound: int) -> bool:
         case "sum":
             return bound == 0 and at_least(below[0], 0)
         case "mul" | "div" | "over":
-            return all(at_least(a, bound if term.op == "mul" else 0) for a in below) and (bound == 0 or term.op == "mul")
+            return all(at_least(a, bound if term.op == "mul" else 0) for a in below) and (
+                bound == 0 or term.op == "mul"
+            )
         case "select":
             return all(at_least(a, bound) for a in below[1:])
         case "to_float":
@@ -366,7 +370,9 @@ def is_number(term: Term, value: int) -> bool:
 def propagates(term: Term, poisoned: frozenset[Term], memo: dict[Term, Any]) -> Any:
     """Return what a term is when the poisoned ones are NaN: math.nan, True, False, or None if that is open."""
     if term not in memo:
-        memo[term] = math.nan if term in poisoned else _propagates(term, [propagates(a, poisoned, memo) for a in term.args])
+        memo[term] = (
+            math.nan if term in poisoned else _propagates(term, [propagates(a, poisoned, memo) for a in term.args])
+        )
     return memo[term]
 
 

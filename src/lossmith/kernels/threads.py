@@ -84,7 +84,7 @@ _pool = _Pool()
 
 
 def _renew() -> None:
-    """A forked child has none of its parent's threads, and may have inherited a lock that is held."""
+    """Begin anew in a forked child: it has none of its parent's threads, and maybe a lock that is held."""
     global _pool
     _pool = _Pool()
 

@@ -53,6 +53,8 @@ class Hyperparameter:
     name: str
     default: float | np.ndarray | None
     ndim: int = 0
+    positive: bool = False
+    """Whether its values are known to be above 0, so that a maximum may be taken before scaling by it."""
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,9 @@ class _Writer:
 
     def index(self, index: Index) -> Layout:
         match index:
+            case Label(name) if "_" in name:  # the label of sample i
+                base, below = name.split("_", 1)
+                return Subscripted(self.symbol(base), (Symbol(below),))
             case Free(name) | Label(name):
                 return self.symbol(name)
             case Fixed(number):

@@ -75,6 +75,8 @@ def limit_y(ax: Axes, curves: Sequence[np.ndarray]) -> None:
     spread = inner_high - inner_low
     if spread > 0 and high - low > 4 * spread:
         low, high = max(low, inner_low - 0.3 * spread), min(high, inner_high + 0.3 * spread)
+    if high == low:  # a constant shows its size beside 0
+        low, high = min(low, 0.0), max(high, 0.0)
     room = 0.06 * (high - low) or 0.5
     ax.set_ylim(low - room, high + room)
 
@@ -107,6 +109,7 @@ def _mathtext(latex: str) -> str | None:
     # matplotlib knows |x| under another name
     for theirs, ours in ((r"\left\lvert", r"\left|"), (r"\right\rvert", r"\right|"), (r"\lvert", "|"), (r"\rvert", "|")):
         latex = latex.replace(theirs, ours)
+    latex = latex.replace(r"\frac", r"\dfrac")
     shown = f"${latex}$"
     try:
         _width(shown)

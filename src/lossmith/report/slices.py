@@ -159,10 +159,10 @@ def _elementwise(loss: Loss) -> list[Slice]:
     others = {i.name: _fixed_number(i) for i in loss.definition.of_role("scores")}
     item = next(iter(loss.definition.of_role("targets")), None)
     if item is None:
-        return [Slice(f"${name}$", None, others)]
+        return [Slice(f"along ${symbol(name)}$", None, others)]
     targets = targets_of(loss)
     more = {i.name: _fixed_number(i) for i in loss.definition.of_role("targets")}
-    return [Slice(f"${item.name} = {t:g}$", None, {**others, **more, item.name: t}) for t in targets]
+    return [Slice(f"${symbol(item.name)} = {t:g}$", None, {**others, **more, item.name: t}) for t in targets]
 
 
 def targets_of(loss: Loss) -> list[float]:
@@ -172,6 +172,11 @@ def targets_of(loss: Loss) -> list[float]:
     if loss.target_domain == "unit" or loss.link == "sigmoid":
         return [1.0, 0.0]
     return [1.0] if loss.target_domain in ("positive", "nonnegative", "simplex") else [0.0]
+
+
+def symbol(name: str) -> str:
+    r"""Return a name for mathematics: s, or \mathrm{margin}."""
+    return name if len(name) == 1 else r"\mathrm{" + name.replace("_", r"\_") + "}"
 
 
 def _fixed_number(item: Input) -> float:
@@ -193,8 +198,10 @@ def _fixed_row(item: Input, classes: int) -> Any:
 
 
 def _entry_label(loss: Loss, name: str, k: int, fixed: Mapping[str, Any]) -> str:
-    if loss.label_name is not None:
-        return rf"along ${name}_{loss.label_name}$" if k == 0 else rf"along ${name}_j,\ j \neq {loss.label_name}$"
-    if loss.target_name is not None:
-        return rf"along ${name}_{k}$ (${loss.target_name}_{k} = {float(fixed[loss.target_name][k]):g}$)"
-    return f"along ${name}_{k}$"
+    s, y, t = symbol(name), loss.label_name, loss.target_name
+    if y is not None:
+        of_label = rf"along ${s}_{{{symbol(y)}}}$"
+        return of_label if k == 0 else rf"along ${s}_j,\ j \neq {symbol(y)}$"
+    if t is not None:
+        return rf"along ${s}_{k}$, where ${symbol(t)}_{k} = {float(fixed[t][k]):g}$"
+    return f"along ${s}_{k}$"

@@ -1,0 +1,186 @@
+"""Training a linear model for a report: what to fit, on which part of the data, and what came of it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lossmith.data import Table
+from lossmith.data.table import Task
+from lossmith.errors import DataError, UnsupportedError
+from lossmith.loss import Loss
+
+_MOST_CLASSES = 30
+"""A column of more different whole numbers than this is taken for a quantity, if the loss leaves the choice."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows to train on and rows to test on."""
+
+    train: NDArray[np.intp]
+    test: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a fit gave.
+
+    Attributes
+    ----------
+    task : {"classification", "regression"}
+    model : LinearClassifier or LinearRegressor
+        Fitted.
+    n_train, n_test, n_features : int
+    true, predicted : ndarray
+        Of the test rows.
+    train_score, test_score, baseline : float
+        Accuracy or R²; the baseline is that of always giving the most frequent class, or the mean.
+    converged : bool
+    seconds : float
+    """
+
+    task: Task
+    model: Any
+    n_train: int
+    n_test: int
+    n_features: int
+    true: NDArray[Any]
+    predicted: NDArray[Any]
+    train_score: float
+    test_score: float
+    baseline: float
+    converged: bool
+    seconds: float
+
+    @property
+    def loss_curve(self) -> list[float]:
+        """The objective, penalty included, after each iteration or epoch."""
+        return list(self.model.loss_curve_)
+
+    @property
+    def n_iter(self) -> int:
+        """Iterations or epochs."""
+        return int(self.model.n_iter_)
+
+    @property
+    def measure(self) -> str:
+        """What the scores are."""
+        return "accuracy" if self.task == "classification" else "R²"
+
+    def shown(self, score: float) -> str:
+        """Return a score as text."""
+        return f"{100 * score:.2f} %" if self.task == "classification" else f"{score:.4f}".replace("-", "−")
+
+
+def task_of(losses: Sequence[Loss], table: Table) -> Task:
+    """Return what the losses are for on these data.
+
+    Raises
+    ------
+    UnsupportedError
+        If a loss has neither label nor targets.
+    """
+    for loss in losses:
+        if loss.label_name is None and loss.target_name is None:
+            raise UnsupportedError(f"{loss.name} has no label and no targets: nothing can be learnt from it.")
+    numbers = table.target.dtype.kind in "iuf"
+    different = np.unique(table.target)
+    fractional = numbers and bool(np.any(different != np.rint(different.astype(float))))
+    for loss in losses:
+        if loss.label_name is not None or loss.kind == "row" or loss.target_domain == "sign":
+            return "classification"
+    if any(one.link is not None or one.target_domain == "unit" for one in losses):
+        return "regression" if fractional else "classification"
+    return "regression" if fractional or (numbers and different.size > _MOST_CLASSES) else "classification"
+
+
+def split_of(table: Table, task: Task, test_fraction: float, seed: int) -> Split:
+    """Divide the rows at random, classes in proportion where that is possible."""
+    from sklearn.model_selection import train_test_split
+
+    rows = np.arange(len(table.target))
+    held_out = int(np.ceil(test_fraction * len(rows)))
+    if not 0 < held_out < len(rows):
+        raise DataError(f"{table.name} has {len(rows)} rows, too few to hold out {100 * test_fraction:g} % of them.")
+    stratify = None
+    if task == "classification":
+        counts = np.unique(table.target, return_counts=True)[1]
+        if counts.min() >= 2 and min(held_out, len(rows) - held_out) >= len(counts):
+            stratify = table.target
+    parts: Any = train_test_split(rows, test_size=held_out, stratify=stratify, random_state=seed)
+    return Split(np.sort(parts[0]), np.sort(parts[1]))
+
+
+def train(
+    loss: Loss,
+    table: Table,
+    *,
+    task: Task,
+    split: Split,
+    seed: int = 0,
+    progress: bool = False,
+    standardize: bool | None = None,
+    **options: Any,
+) -> Training:
+    """Fit a linear model on the training rows, and measure it on the others.
+
+    Parameters
+    ----------
+    loss : Loss
+    table : Table
+    task : {"classification", "regression"}
+    split : Split
+    seed : int
+    progress : bool
+        Whether the estimator shows its own bar.
+    standardize : bool, optional
+        By default, unless the largest number among the features is about 1, as in images.
+    **options
+        Of the estimator: alpha, solver, max_iter, ….
+    """
+    from sklearn.exceptions import ConvergenceWarning
+
+    from lossmith.linear.estimators import LinearClassifier, LinearRegressor
+
+    estimator = LinearClassifier if task == "classification" else LinearRegressor
+    X, y = table.X[split.train], table.target[split.train]
+    if standardize is None:
+        standardize = not 0.5 <= float(np.max(np.abs(X), initial=0.0)) <= 2.0
+    model: Any = estimator(
+        loss, random_state=seed, progress=progress, standardize=standardize, **options
+    )
+    start = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(X, y)
+    seconds = time.perf_counter() - start
+    test_X, true = table.X[split.test], table.target[split.test]
+    return Training(
+        task=task,
+        model=model,
+        n_train=len(y),
+        n_test=len(true),
+        n_features=X.shape[1],
+        true=true,
+        predicted=model.predict(test_X),
+        train_score=float(model.score(X, y)),
+        test_score=float(model.score(test_X, true)),
+        baseline=_baseline(task, y, true),
+        converged=not any(issubclass(w.category, ConvergenceWarning) for w in caught),
+        seconds=seconds,
+    )
+
+
+def _baseline(task: Task, y: NDArray[Any], true: NDArray[Any]) -> float:
+    if task == "classification":
+        found, counts = np.unique(y, return_counts=True)
+        return float(np.mean(true == found[np.argmax(counts)]))
+    residual, spread = np.sum((true - y.mean()) ** 2), np.sum((true - true.mean()) ** 2)
+    return float(1 - residual / spread) if spread > 0 else 0.0
