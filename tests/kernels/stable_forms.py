@@ -18,10 +18,11 @@ from lossmith.language.build import (
     not_,
     power,
     reduce_,
+    softmax,
     sub,
     where,
 )
-from lossmith.language.expr import ONE, TRUE, ZERO, Entry, Expr, Free, Held, Hyper, Index, Label, fresh, named
+from lossmith.language.expr import ONE, TRUE, ZERO, Entry, Expr, Held, Hyper, Index, Label, fresh, named
 from lossmith.language.formula import Formula, Hyperparameter, Input, Role
 
 J = named("j")
@@ -148,16 +149,19 @@ def largest_margin() -> tuple[list[Output], Formula]:
     return outputs, formula("largest_margin", value, SCORES, LABEL)
 
 
+def score_at_label() -> tuple[list[Output], Formula]:
+    """−s_y: looks at no other score, and is NaN all the same if one of them is."""
+    outputs = [Output("value", None, neg(s(Y))), Output("grad", J, ZERO, ((Y, const(-1)),))]
+    return outputs, formula("score_at_label", neg(s(Y)), SCORES, LABEL)
+
+
 def log_sum_exp() -> tuple[list[Output], Formula]:
     m, n = fresh(), fresh()
     value = sub(reduce_("logsumexp", m, s(m)), s(Y))
-    from lossmith.language.build import softmax
-
     grad = sub(softmax(n, s(n), J), delta(J, Y))
     outputs = [Output("value", None, value), Output("grad", J, grad)]
     return outputs, formula("log_sum_exp", value, SCORES, LABEL)
 
 
 ALL = (softmax_cross_entropy, soft_cross_entropy, hinge, huber, logistic, relu_like, pairwise_hinge, pairwise_exp,
-       largest_margin, log_sum_exp)  # fmt: skip
-__all__ = ["ALL", "Free"]
+       largest_margin, score_at_label, log_sum_exp)  # fmt: skip

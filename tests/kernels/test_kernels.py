@@ -143,6 +143,9 @@ def reference(form, s, target):
             a = HYPERS["pairwise_exp"]["alpha"]
             terms = (a[i] * np.exp(s[m]) * np.tanh(s[i] - s[m]) for i in range(k) for m in range(k))
             return sum(terms), None
+        case "score_at_label":
+            grad[target] = -1
+            return -s[target], grad
         case "largest_margin":
             others = [(s[j], j) for j in range(k) if j != target]
             best = max(others, key=lambda o: o[0])

@@ -27,6 +27,7 @@ from lossmith.kernels.rowprogram import (
     Patch,
     Position,
     Ref,
+    Reject,
     RowProgram,
     Store,
     statements,
@@ -113,6 +114,10 @@ def test_the_verifier_passes_what_is_right():
             "grad is not stored where it belongs",
         ),
         (program(TOTAL, VALUE, kind="elementwise"), "has a loop"),
+        (
+            program(TOTAL, VALUE, Let("bad", 0, Op("is_nan", (Ref("total"),))), Reject("bad")),
+            "before its row is rejected",
+        ),
     ],
     ids=lambda p: p.replace(" ", "-") if isinstance(p, str) else "",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from lossmith.calculus.batchform import RawLine, batch_lines, linear_lines
@@ -40,6 +40,10 @@ class Derivation:
     def section(self, title: str) -> Section:
         """Return the section whose title begins with `title`."""
         return next(s for s in self.sections if s.title.startswith(title))
+
+    def gradient(self) -> Derivation:
+        """Return the part of the derivation that arrives at the gradient."""
+        return replace(self, sections=tuple(s for s in self.sections if s.title.startswith("Gradient")), raw=())
 
     def where(self) -> list[tuple[Expr, Expr]]:
         """Return the names used, as (name, meaning)."""

@@ -168,7 +168,8 @@ def _scores(model: Any, parts: Parts, task: str) -> list[str]:
     for side, rows in sides.items():
         if rows.size:
             X, y = parts.table.X[rows], parts.table.target[rows]
-            columns[side] = _accuracy(model, X, y) if task == "classification" else _errors(model, X, y)
+            known = parts.table.target[parts.train]
+            columns[side] = _accuracy(model, X, y, known) if task == "classification" else _errors(model, X, y)
     measures = list(columns["train"])
     first = max(len(m) for m in measures)
     lines = [" " * first + "".join(f"{side:>10}" for side in columns)]
@@ -180,8 +181,11 @@ def _scores(model: Any, parts: Parts, task: str) -> list[str]:
     return lines
 
 
-def _accuracy(model: Any, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    return {"accuracy": model.score(X, y)}
+def _accuracy(model: Any, X: np.ndarray, y: np.ndarray, known: np.ndarray) -> dict[str, float]:
+    """Return the accuracy, and that of who always says the most frequent of the known labels."""
+    labels, counts = np.unique(known, return_counts=True)
+    most_frequent = labels[np.argmax(counts)]
+    return {"accuracy": model.score(X, y), "the most frequent class": float(np.mean(y == most_frequent))}
 
 
 def _errors(model: Any, X: np.ndarray, y: np.ndarray) -> dict[str, float]:

@@ -169,7 +169,7 @@ class _Lowering:
                 body.append(Reject(self.named[self.bad]))
                 rejected = True
             for name, term in self.numbers:
-                if name not in stored and term.loops_before(0) <= loop:
+                if rejected and name not in stored and term.loops_before(0) <= loop:
                     stored.add(name)
                     body.append(Store(name, self.value(term)))
         for name, index, found, term in self.patches:

@@ -161,6 +161,9 @@ class _Check:
                 yield f"{name} is stored {inside.count(name)} times"
             elif name not in (last if per_class else outside):
                 yield f"{name} is not stored where it belongs"
+        rejects = [n for n, s in enumerate(self.program.body) if isinstance(s, Reject)]
+        if any(isinstance(s, Store | Patch) for s in self.program.body[: max(rejects, default=0)]):
+            yield "a number is stored before its row is rejected"
         for stmt in statements(self.program.body):
             if isinstance(stmt, Patch) and (stmt.output, True) not in self.program.outputs:
                 yield f"{stmt.output} has no entries to overwrite"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lossmith.functions import log_softmax
+from lossmith.functions import log_softmax, softmax
 from lossmith.language.formula import Distribution, Probabilities
 from lossmith.loss import loss
 
@@ -20,8 +20,8 @@ def entropy(p: Probabilities) -> Any:
 @loss
 def softmax_entropy(s: Any) -> Any:
     """Entropy of softmax(s) in nats, from the logits."""
-    log_p = log_softmax(s)
-    return -np.sum(np.exp(log_p) * log_p)
+    p = softmax(s)
+    return -np.sum(p * np.log(p))
 
 
 @loss

@@ -6,6 +6,7 @@ computed once, as anybody would. The same text serves a whole batch, or one samp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,8 @@ from lossmith.language import expr as e
 from lossmith.language.build import const, mul, opened, substitute
 from lossmith.language.elementary import FUNCTIONS
 from lossmith.language.formula import Formula
+
+_OWN_NAMES = {"np", "N", "K", "rows", "classes", "value"}
 
 Axes = tuple[e.Index, ...]
 
@@ -45,13 +48,16 @@ def naive_source(formula: Formula, batch: bool = True) -> str:
     UnsupportedError
         For a formula that this simple translation does not cover.
     """
-    writer = _Writer(batch)
+    names = [i.name for i in formula.inputs]
+    hypers = [h.name for h in formula.hypers]
+    taken = _OWN_NAMES & {*names, *hypers}
+    if taken or any(re.fullmatch(r"v\d+", n) for n in (*names, *hypers)):
+        raise UnsupportedError("the naive translation needs for itself a name that the loss uses.")
+    writer = _Writer(batch, formula.of_role("scores")[0].name)
     value = writer.named("value", writer.piece(formula.expr))
     results = [value]
     for item in formula.of_role("scores"):
         results.append(writer.named(f"grad_{item.name}", writer.piece(gradient(formula, item.name).result)))
-    names = [i.name for i in formula.inputs]
-    hypers = [h.name for h in formula.hypers]
     first = formula.of_role("scores")[0].name
     head = f"def {_identifier(formula.name)}({', '.join([*names, *(['*', *hypers] if hypers else [])])}):"
     if formula.kind == "elementwise":
@@ -80,8 +86,8 @@ def _identifier(name: str) -> str:
 class _Writer:
     """Writes statements; every function call and reduction gets a name."""
 
-    def __init__(self, batch: bool) -> None:
-        self.batch = batch
+    def __init__(self, batch: bool, scores: str) -> None:
+        self.batch, self.scores = batch, scores
         self.lines: list[str] = []
         self._names: dict[str, str] = {}
         self._order: dict[e.Index, int] = {}
@@ -142,7 +148,7 @@ class _Writer:
                 return self._index(index)
             case e.Delta() | e.Compare():
                 found = self._condition(node)
-                return self._kept(_Piece(f"{found.code}.astype(float)", found.axes))
+                return self._kept(_Piece(f"{found.code}.astype({self.scores}.dtype)", found.axes))
             case e.Not(cond):
                 return self._together([self.piece(cond)], lambda a: f"(1 - {a})")
             case e.Add(terms):
@@ -172,7 +178,7 @@ class _Writer:
         parts = [self.piece(t) for t in (*added, *taken)]
 
         def write(*codes: str) -> str:
-            first = " + ".join(codes[: len(added)])
+            first = " + ".join(codes[: len(added)]) or "0"
             return f"({' - '.join([first, *codes[len(added) :]])})"
 
         return self._together(parts, write)
