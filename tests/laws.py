@@ -144,7 +144,9 @@ def assert_close(case: Case, got: Any, place: tuple[int, ...], expr: Expr, exact
     off = ulp_error(np.asarray([got]), [exact])[0]
     if off > base_limit(sample.K):
         allowed = case.limit(sample, expr, exact, indices)
-        assert off <= allowed, f"{off:.3g} ulp where {allowed:.3g} are promised: {got}, exact {float(exact)}, at {sample}"
+        assert off <= allowed, (
+            f"{off:.3g} ulp where {allowed:.3g} are promised: {got}, exact {float(exact)}, at {sample}"
+        )
 
 
 def same_bits(a: Any, b: Any) -> bool:
@@ -288,9 +290,9 @@ def damped_hessians_are_solved(case: Case) -> None:
     b = np.random.default_rng(2).normal(size=case.scores.shape)
     damping = 0.5 - min(0.0, 2 * float(np.linalg.eigvalsh(low.dense().astype(float)).min()))
     x = low.solve(b, damping)
-    again = (low.diagonal + damping) * x + np.sum(low.left * np.sum(low.right * x, -1, keepdims=True), 0)
-    largest = np.abs(b).max() + np.abs(low.diagonal * x).max()
-    assert np.abs(again - b).max() <= 1e-12 * largest
+    d, left, right = (a.astype(float) for a in (low.diagonal, low.left, low.right))
+    again = (d + damping) * x + np.sum(left * np.sum(right * x, -1, keepdims=True), 0)
+    assert np.abs(again - b).max() <= 1e-12 * (np.abs(b).max() + np.abs(d * x).max())
 
 
 # ------------------------------------------------------------------ weights, reductions, labels

@@ -139,7 +139,7 @@ class Reference:
     limits : bool
         Take entries of ±∞ as the limit of large numbers, so that 0·(−∞) of an indicator and ∞ − ∞
         come out as they do in mathematics; an infinite result is then a finite number beyond
-        every float. Rows of −∞ alone and rows with two +∞ are tried on two ways: where these
+        every float. Rows of −∞ alone and rows with two +∞ are tried on three ways: where these
         differ, there is no limit, and the value is NaN.
     """
 
@@ -196,19 +196,19 @@ def ways_to_limit(sample: Sample) -> list[Sample]:
     if not any(any(row) for row in signs):
         return [sample]
     contested = any(row.count(1) > 1 or row.count(-1) == len(row) > 1 for row in signs)
-    return [_far_away(sample, falling) for falling in ((False, True) if contested else (False,))]
+    return [_far_away(sample, step) for step in ((0, 1, -1) if contested else (0,))]
 
 
-def _far_away(sample: Sample, falling: bool) -> Sample:
-    """Put large numbers in the place of infinities, growing along the row, or falling."""
+def _far_away(sample: Sample, step: int) -> Sample:
+    """Put large numbers in the place of infinities: equal ones, growing or falling along the row."""
     far = context(FAR).mpf(10) ** FAR
 
     def tamed(row: Any) -> Any:
         if not _is_sequence(row):
             return _sign_of_infinity(row) * far if _sign_of_infinity(row) else row
-        factors = range(len(row), 0, -1) if falling else range(1, len(row) + 1)
-        pairs = zip(row, factors, strict=True)
-        return [_sign_of_infinity(x) * f * far if _sign_of_infinity(x) else x for x, f in pairs]
+        signs = [_sign_of_infinity(x) for x in row]
+        factors = [len(row) + 1 + step * k for k in range(len(row))]
+        return [s * f * far if s else x for x, s, f in zip(row, signs, factors, strict=True)]
 
     return replace(sample, rows={name: tamed(row) for name, row in sample.rows.items()})
 

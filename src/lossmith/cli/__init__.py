@@ -10,7 +10,7 @@ import click
 from lossmith.cli.measuring import check, compare, plot
 from lossmith.cli.reading import code, derive, list_catalogue
 from lossmith.cli.studying import study
-from lossmith.cli.terminal import CommandLine, prepare_streams, print_version
+from lossmith.cli.terminal import CommandLine, arguments_in_utf8, prepare_streams, print_version
 from lossmith.cli.training import fit
 
 __all__ = ["cli", "main"]
@@ -52,4 +52,4 @@ for _command in (list_catalogue, derive, check, code, plot, fit, compare, study)
 def main() -> None:
     """Run the command line, as the installed command does."""
     prepare_streams()
-    cli.main(prog_name="lossmith")
+    cli.main(arguments_in_utf8(), prog_name="lossmith")

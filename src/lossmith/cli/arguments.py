@@ -218,7 +218,7 @@ def _explained(error: FormulaError, text: str) -> LossmithError:
     """Return the error with a hint that fits the command line."""
     hint = error.hint or ""
     word = re.fullmatch(r"(\w[\w\- ]*?)\s*(\([^()]*\))?", text)
-    if word and len(word[1]) > 1 and not (word[2] and hint.startswith("did you mean")):
+    if word and 1 < len(word[1]) < 60 and not (word[2] and hint.startswith("did you mean")):
         near = nearest(word[1], functions=not word[2])
         if near is not None:
             called = f"write {near} alone" if near == word[1] else f"did you mean {near}?"

@@ -72,9 +72,8 @@ def _table(families: dict[str, list[tuple[str, str, str]]], width: int | None) -
                 lines.append(f"{start}{formula:<{formula_width}}  {what}")
                 continue
             # Nothing wraps well in a few columns: a terminal that narrow does it itself.
-            room = max(width - len(start), 30)
-            below = textwrap.wrap(what, room)
-            lines += [start + formula, *(" " * len(start) + line for line in below)]
+            below = textwrap.wrap(what, max(width - 6, 30))
+            lines += [start + formula, *(f"      {line}" for line in below)]
     return "\n".join(lines[1:])
 
 

@@ -149,6 +149,17 @@ def prepare_streams() -> None:
             reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
+def arguments_in_utf8() -> list[str]:
+    """Return the arguments; what the locale could not read, read as UTF-8 if it is that."""
+    found: list[str] = []
+    for arg in sys.argv[1:]:
+        try:
+            found.append(os.fsencode(arg).decode("utf-8"))
+        except UnicodeError:
+            found.append(arg)
+    return found
+
+
 def print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     """Print the version and leave."""
     if wanted and not ctx.resilient_parsing:

@@ -123,7 +123,7 @@ def _trained(loss: Any, parts: Parts, task: str, alpha: float, options: dict[str
     X, y = parts.table.X[parts.train], parts.table.target[parts.train]
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
+        warnings.simplefilter("always")
         model.fit(X, y)
     seconds = time.perf_counter() - start
     for warning in caught:

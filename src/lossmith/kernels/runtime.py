@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 
 from lossmith.errors import ShapeError
-from lossmith.kernels import cache
 from lossmith.kernels.emit_numba import emit_numba
 from lossmith.kernels.emit_numpy import emit_numpy, function_name
 from lossmith.kernels.emit_tiles import FEW, emit_tiles, has_tiles
@@ -258,6 +257,10 @@ class _NumbaKernel(Kernel):
         return self._compiled[key]
 
     def _compile(self, weighted: bool, tiles: bool) -> Callable[..., None]:
+        from lossmith.kernels import (
+            cache,
+        )  # files, hashes and temporary folders are for the first kernel, not for import
+
         text = (emit_tiles if tiles else emit_numba)(self.program, self.compute, weighted)
         kernel = cache.load(f"{function_name(self.program)}_{self.compute.name}", text).kernel
         signature = self._signature(weighted)

@@ -170,9 +170,12 @@ def svg_element(
     if description:
         said += f'<desc id="{prefix}-desc">{escape(description)}</desc>'
         names += f" {prefix}-desc"
+    pixels = width * 4 / 3
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" '
-        f'aria-labelledby="{names}" style="width:{width * 4 / 3:.0f}px;stroke-linejoin:round">'
+        f'aria-labelledby="{names}" '
+        # on a narrow page it shrinks as far as it stays legible, and is scrolled beyond
+        f'style="width:{pixels:.0f}px;max-width:max(100%,{0.65 * pixels:.0f}px);stroke-linejoin:round">'
         f"{said}{body}</svg>"
     )
 

@@ -33,11 +33,14 @@ h2 { font-size: 1.3rem; margin: 2.4rem 0 0.5rem; padding-top: 0.9rem; border-top
 h4 { font-size: 1rem; margin: 1.3rem 0 0.3rem; }
 p { margin: 0.4rem 0 0.8rem; max-width: 46rem; }
 small, .quiet { color: #5c5c5c; }
-math { font-size: 1.08em; font-family: "STIX Two Math", "Latin Modern Math", "Cambria Math", math; }
+math { font-size: 1.08em; font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", "Libertinus Math",
+  "DejaVu Math TeX Gyre", math; }
 .formula { font-size: 1.25rem; padding: 0.4rem 0; }
 .scroll { overflow-x: auto; padding-bottom: 0.3rem; }
-.scroll > svg { display: block; max-width: none; height: auto; }
+.scroll > svg { display: block; height: auto; }
 table { border-collapse: collapse; font-size: 0.93rem; }
+.lossmith-derivation > div { padding: 0.3rem; white-space: nowrap; }
+.lossmith-derivation > div > math { display: inline math; }
 .lossmith-derivation td { white-space: nowrap; vertical-align: middle; }
 table.numbers, table.lossmith-check { margin: 0.6rem 0; font-variant-numeric: tabular-nums; }
 .numbers th, .numbers td, .lossmith-check th, .lossmith-check td
@@ -46,6 +49,8 @@ table.numbers, table.lossmith-check { margin: 0.6rem 0; font-variant-numeric: ta
 .numbers th:first-child, .numbers td:first-child, .numbers .left { text-align: left; }
 .lossmith-check td:nth-child(-n+3), .lossmith-check th:nth-child(-n+3),
 .lossmith-check td:last-child, .lossmith-check th:last-child { text-align: left; }
+.numbers thead th { white-space: normal; vertical-align: bottom; }
+.lossmith-check td:last-child { white-space: normal; min-width: 18rem; font-size: 0.86rem; }
 .lossmith-check caption { display: none; }
 .lossmith-check .kept td:first-child { color: #0b7a4b; }
 .lossmith-check .broken td { color: #b02a12; }
@@ -57,7 +62,7 @@ footer { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 0.8rem; font
 @media (max-width: 40rem) { main { padding: 0.8rem; } h1 { font-size: 1.5rem; } }
 @media print {
   main { max-width: none; padding: 0; } pre { white-space: pre-wrap; }
-  .scroll { overflow: visible; } .scroll > svg { max-width: 100%; }
+  .scroll { overflow: visible; } .scroll > svg { max-width: 100% !important; }
   h2 { break-after: avoid; } svg, tr { break-inside: avoid; }
 }
 """
@@ -124,7 +129,9 @@ def _missing(what: str, reason: Missing) -> str:
 
 
 def _number(x: float) -> str:
-    return f"{x:.3g}".replace("-", "−")
+    """Return three significant digits, the last ones too if they are zero."""
+    shown = f"{x:,.0f}".replace(",", "\u202f") if 1000 <= abs(x) < 1e6 else f"{x:#.3g}".rstrip(".")
+    return shown.replace("-", "−")
 
 
 # ---------------------------------------------------------------- sections
@@ -204,7 +211,7 @@ def _speed(study: Study) -> str:
 
 
 def _speed_table(speed: Speed) -> str:
-    last = "naive batch / fastest kernel"
+    last = "naive batch over fastest kernel"
     head = "".join(f"<th>{escape(c)}</th>" for c in ("scores", *speed.contenders))
     head += f"<th>{last}</th>" if NAIVE in speed.contenders else ""
     lines: list[str] = []
@@ -212,7 +219,7 @@ def _speed_table(speed: Speed) -> str:
         cells = "".join(f"<td>{_number(1e3 * row.seconds[c])}</td>" for c in speed.contenders)
         ratio = speed.ratio(row)
         cells += "" if ratio is None else f"<td>{_number(ratio)}</td>"
-        shape = " × ".join(f"{n:,}".replace(",", " ") for n in row.shape)
+        shape = " × ".join(f"{n:,}".replace(",", "\u202f") for n in row.shape)
         lines.append(f"<tr><td>{shape}</td>{cells}</tr>")
     return (
         f'<div class="scroll"><table class="numbers"><thead><tr>{head}</tr></thead>'
@@ -229,7 +236,7 @@ def _training(study: Study) -> str:
     said = (
         f"<p>A linear {kind} on {escape(study.data)}: {t.n_features} features ({standardized}), {t.n_train} rows to "
         f"train on and {t.n_test} held out to test on, L2 penalty with α = {study.settings.get('alpha', 0):g}, solver "
-        f"{escape(str(study.settings.get('solver', '')))}, {t.n_iter} iterations in {t.seconds:.2f} s.</p>"
+        f"{escape(str(study.settings.get('solver', '')))}, {t.n_iter} iterations in {t.seconds:.2f} s, compiling included.</p>"
     )
     if not t.converged:
         said += f'<p class="missing">{escape(str(t.model.solver_message_))}</p>'

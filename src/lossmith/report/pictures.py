@@ -70,13 +70,13 @@ def confusion_svg(training: Training, prefix: str = "confusion") -> str:
     names, counts = confusion_counts(training)
     labels = [_short(str(n)) for n in names]
     size = len(labels)
-    cell = max(min(46.0, 640 / size), 5.0)
+    cell = max(min(46.0, 660 / size), 2.0)
     small = size <= _WRITTEN
     font = min(13.0, max(cell * 0.62, 7.0))
     step = max(1, int(np.ceil((font + 1.5) / cell)))  # names that would overlap are left out
     longest = max(len(x) for x in labels)
     tilted = longest * font * 0.62 > cell * step
-    gutter = 24 + longest * font * 0.62
+    gutter = 34 + longest * font * 0.62
     left, top = gutter, (24 + longest * font * 0.5 if tilted else 28 + font)
     board = cell * size
     right = longest * font * 0.45 if tilted else 8
@@ -119,7 +119,7 @@ def _worst(names: NDArray[Any], counts: NDArray[np.intp]) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 14 else name[:13] + "…"
+    return name if len(name) <= 14 else f"{name[:7]}…{name[-6:]}"
 
 
 def _colour(part: float, diagonal: bool) -> str:
