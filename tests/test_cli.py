@@ -450,6 +450,15 @@ def test_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == "focal on iris, seed 3 ∂"
 
 
+@pytest.mark.slow
+def test_study_of_a_real_loss(tmp_path: Path) -> None:
+    assert printed("study", "logistic", "--data", "iris", "--progress") == f"The report: {tmp_path / 'report.html'}\n"
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<math" in page
+    assert "<svg" in page
+    assert "<script" not in page
+
+
 # ------------------------------------------------------------------ fit
 
 

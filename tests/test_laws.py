@@ -5,7 +5,6 @@ A new loss needs no line here: it is in the catalogue, so it is held to the laws
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from laws import LAWS, NEEDS, case_of, varied
+from laws import LAWS, NEEDS, Case, assert_back_ends_agree, case_of, varied
 from lossmith import Loss, evaluation
 from lossmith.hessian import DiagonalPlusLowRank
 from lossmith.kernels.runtime import has_numba
@@ -26,9 +25,13 @@ NUMPY_ONLY = {
     "class_weights_are_weights_of_the_labels_rows",
 }
 NUMERIC = ("value_is_the_definition", "gradient_is_the_derivative", "hessian_diagonal_is_the_second_derivative")
+# Mistakes that are known. The day they are mended, the tests that name them say so.
 BROKEN = {
-    ("distributions_stand_for_labels", "focal"): "the expected focal loss is not stabilised: 1 − p_y cancels "
-    "in its gradient where y leads by 20",
+    ("distributions_stand_for_labels", "focal"): "the expected focal loss is not stabilised: 1 − p_y cancels in its "
+    "gradient where y leads by 20",
+    ("hessian_diagonal_is_the_second_derivative", "focal", "gamma"): "the second derivative of (1 − p_y)^γ, γ no "
+    "folded number, loses its digits where y leads by 20",
+    ("back_ends_agree", "softmax_entropy"): "terms of both signs: a few ulp more than is promised, in float32",
 }
 
 
@@ -37,10 +40,15 @@ def pairs(backend: str) -> list[Any]:
     for law in LAWS:
         for name, loss in CATALOGUE.items():
             if NEEDS[law](case_of(loss)) and not (backend == "numba" and law in NUMPY_ONLY):
-                why = BROKEN.get((law, name))
-                marks = [pytest.mark.xfail(strict=True, reason=why)] if why else []
-                found.append(pytest.param(law, name, id=f"{name}-{law}", marks=marks))
+                found.append(marked((law, name), f"{name}-{law}"))
     return found
+
+
+def marked(key: tuple[str, ...], name: str) -> Any:
+    """Return a parameter, marked where a mistake is known."""
+    why = BROKEN.get(key)
+    marks = [pytest.mark.xfail(strict=True, reason=why)] if why else []
+    return pytest.param(*key[:2], id=name, marks=marks)
 
 
 @pytest.mark.parametrize(("law", "name"), pairs("numpy"))
@@ -63,31 +71,42 @@ def test_law_holds_in_float64(law: str, name: str, monkeypatch: pytest.MonkeyPat
     LAWS[law](case_of(CATALOGUE[name], "f8"))
 
 
-@pytest.mark.parametrize("law", [*NUMERIC, "permuting_classes_permutes_gradients", "distributions_stand_for_labels"])
-@pytest.mark.parametrize("name", [name for name, loss in CATALOGUE.items() if varied(loss)])
+def with_other_hyperparameters() -> list[Any]:
+    found = []
+    for law in (*NUMERIC, "permuting_classes_permutes_gradients", "distributions_stand_for_labels"):
+        for name, loss in CATALOGUE.items():
+            hypers = varied(loss)
+            if hypers and NEEDS[law](case_of(loss)):
+                known = (law, name) if (law, name) in BROKEN else (law, name, min(hypers))
+                found.append(marked(known, f"{name}-{law}"))
+    return found
+
+
+@pytest.mark.parametrize(("law", "name"), with_other_hyperparameters())
 def test_law_holds_with_other_hyperparameters(law: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(evaluation.BACKEND, "numpy")
-    case = case_of(CATALOGUE[name], hypers=True)
-    if not NEEDS[law](case):
-        pytest.skip("the law is not about this loss")
-    LAWS[law](case)
+    LAWS[law](case_of(CATALOGUE[name], hypers=True))
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_back_ends_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within 2 ulp; more only where both have rounded differences that cancel, and then as much as is promised."""
-    if not has_numba():
-        pytest.skip("Numba is not installed")
-    case, found = case_of(CATALOGUE[name], shape=(64, 4)), {}
-    for backend in ("numpy", "numba"):
-        monkeypatch.setenv(evaluation.BACKEND, backend)
-        hessian = case.loss.hessian_diag(*case.args, reduction="none")
-        found[backend] = [a.astype(float) for a in (*case.everything(), hessian)]
-    for a, b in zip(*found.values(), strict=True):
-        unit = np.spacing(np.abs(b).astype("f4"))
-        off = np.abs(a - b) / unit
-        assert np.mean(off <= 2) >= 0.9
-        assert off.max() <= 100
+@pytest.mark.skipif(not has_numba(), reason="Numba is not installed")
+@pytest.mark.parametrize(("law", "name"), [marked(("back_ends_agree", name), name) for name in CATALOGUE])
+def test_back_ends_agree(law: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [outputs_of(name, backend, monkeypatch) for backend in ("numpy", "numba")]
+    assert_back_ends_agree(case_of(CATALOGUE[name], shape=(32, 4)), *found)
+
+
+def test_back_ends_that_disagree_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = outputs_of("cross_entropy", "numpy", monkeypatch)
+    off = {**found, "grad": found["grad"] * np.float32(1 + 1e-5)}
+    with pytest.raises(AssertionError):
+        assert_back_ends_agree(case_of(CATALOGUE["cross_entropy"], shape=(32, 4)), found, off)
+
+
+def outputs_of(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    monkeypatch.setenv(evaluation.BACKEND, backend)
+    case = case_of(CATALOGUE[name], shape=(32, 4))
+    value, grads = case.both()
+    return {"value": value, "grad": grads[0], "hessian_diag": case.loss.hessian_diag(*case.args, reduction="none")}
 
 
 # ------------------------------------------------------------------ planted mistakes
@@ -97,7 +116,7 @@ Change = Callable[[Any, tuple[str, ...], tuple[Any, ...], dict[str, Any], Any], 
 
 def tampered(loss: Loss, change: Change) -> Loss:
     """Return the loss with a mistake: `change` stands between its methods and what runs a batch."""
-    other = copy.copy(loss)
+    other = loss.bind()
     run = loss._run
     vars(other)["_run"] = lambda wanted, args, options, out=None: change(run, wanted, args, options, out)
     return other
@@ -181,7 +200,10 @@ PLANTS: dict[str, tuple[str, Change]] = {
     "results_have_the_dtype_of_the_scores": ("huber", in_arrays("grad", lambda g: g.astype(float))),
     "out_may_be_the_scores": ("huber", lambda run, wanted, args, options, out: run(wanted, args, options)),
     "one_row_is_a_batch_without_its_axis": ("nll", in_arrays("grad", lambda g: np.reshape(g, (-1, 4)))),
-    "no_rows_are_fine_and_so_is_one_class": ("nll", in_value(lambda v: v if np.size(v) else np.nan)),
+    "no_rows_are_fine_and_so_is_one_class": (
+        "nll",
+        in_value(lambda v: v if np.size(v) != 0 and v else np.float32([1])),
+    ),
     "nan_stays_in_its_row": ("squared_error", in_arrays("grad", spoils_the_next_row)),
 }
 # What a law does not catch if the loss is tampered with as above: the mistake is planted elsewhere, below.
@@ -196,17 +218,15 @@ def test_every_law_has_a_planted_mistake() -> None:
 def test_planted_mistake_is_caught(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(evaluation.BACKEND, "numpy")
     name, change = PLANTS[law]
-    case = case_of(CATALOGUE[name])
-    broken = tampered(case.loss, change)
-    monkeypatch.setattr(
-        "laws.case_of", lambda loss, *args, **options: _with(case_of(CATALOGUE[name], *args, **options), broken)
-    )
+    loss = CATALOGUE[name]
+
+    def planted(_: Loss, *args: Any, **options: Any) -> Case:
+        case = case_of(loss, *args, **options)
+        return replace(case, loss=tampered(loss, change), args=tuple(a.copy() for a in case.args))
+
+    monkeypatch.setattr("laws.case_of", planted)
     with pytest.raises(AssertionError):
-        LAWS[law](_with(case, broken))
-
-
-def _with(case: Any, loss: Loss) -> Any:
-    return replace(case, loss=loss)
+        LAWS[law](planted(loss))
 
 
 def test_planted_mistake_in_solve_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

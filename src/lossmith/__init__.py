@@ -7,7 +7,12 @@
 0.407606
 """
 
-from lossmith import functions, losses
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lossmith import functions
 from lossmith.errors import (
     DataError,
     DomainError,
@@ -42,13 +47,37 @@ from lossmith.language.formula import (
     UnitTargets,
 )
 from lossmith.loss import Loss, loss
-from lossmith.losses import *  # noqa: F403  the catalogue: lossmith.cross_entropy and the others
-from lossmith.losses import CATALOGUE
+
+if TYPE_CHECKING:
+    from lossmith import check, interop, linear, losses, report
+    from lossmith.losses.binary import *
+    from lossmith.losses.classes import *
+    from lossmith.losses.distributions import *
+    from lossmith.losses.regression import *
 
 __version__ = "0.1.0"
 
+_LATER = ("check", "data", "interop", "linear", "losses", "report")
+"""Modules that load when they are first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load the catalogue, or one of the larger modules, at first use."""
+    if name in _LATER:
+        return import_module(f"lossmith.{name}")
+    if not name.startswith("_"):
+        catalogue = import_module("lossmith.losses").CATALOGUE
+        if name in catalogue:
+            globals()[name] = catalogue[name]
+            return catalogue[name]
+    raise AttributeError(f"module 'lossmith' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, *import_module("lossmith.losses").CATALOGUE})
+
+
 __all__ = [
-    *CATALOGUE,
     "DataError",
     "Distribution",
     "DomainError",
@@ -65,10 +94,13 @@ __all__ = [
     "UnitTargets",
     "UnsupportedError",
     "VectorFunction",
+    "check",
     "classes",
     "function",
     "functions",
+    "interop",
     "leaky_relu",
+    "linear",
     "log_sigmoid",
     "log_softmax",
     "logsumexp",
@@ -76,6 +108,7 @@ __all__ = [
     "losses",
     "onehot",
     "relu",
+    "report",
     "sigmoid",
     "softmax",
     "softplus",

@@ -24,6 +24,7 @@ from lossmith.language.build import add, const, mul, reduce_, substitute
 from lossmith.language.expr import (
     Entry,
     Expr,
+    Free,
     Hyper,
     Label,
     fresh,
@@ -145,3 +146,34 @@ def _output(name: str, expr: Expr, formula: Formula) -> Output:
     base, patches = split_cases(expr, J)
     done = tuple((at, stable(e, formula)) for at, e in patches)
     return Output(name, J, stable(base, formula), done)
+
+
+# ------------------------------------------------------------------ vector functions
+
+
+def function_output(formula: Formula, what: str) -> Output:
+    """Return the output "out" of a vector function's kernel: its value, jvp or vjp."""
+    name, at = formula.of_role("scores")[0].name, formula.output
+    if what == "value":
+        return Output("out", at, stable(formula.expr, formula))
+    if at is None:
+        slope = differentiate(formula.expr, name, None).result
+        return Output("out", None, stable(mul(slope, Entry(DIRECTION, None)), formula))
+    jacobian = differentiate(formula.expr, name, J).result
+    kept, summed = (at, J) if what == "jvp" else (J, at)
+    return Output("out", kept, stable(_product(jacobian, at, kept, summed), formula))
+
+
+def _product(jacobian: Expr, at: Free, kept: Free, summed: Free) -> Expr:
+    """Return Σ over `summed` of the Jacobian times v, without looking at pairs of classes where it can."""
+    index = fresh()
+    v = Entry(DIRECTION, index)
+    parts = separate(jacobian, at, J)
+    if parts is None:
+        return contract(reduce_("sum", index, mul(substitute(jacobian, {summed: index}), v)))
+    terms = [mul(substitute(parts.diagonal, {at: kept}), Entry(DIRECTION, kept))]
+    for u, w in parts.terms:  # u over the function's index, w over the input's; both stand at `at`
+        outer, inner = (u, w) if summed is J else (w, u)
+        along = contract(reduce_("sum", index, mul(substitute(inner, {at: index}), v)))
+        terms.append(mul(substitute(outer, {at: kept}), along))
+    return simplify(add(*terms))[0]

@@ -17,7 +17,7 @@ import numpy as np
 from lossmith import batch
 from lossmith.batch import Layout
 from lossmith.calculus.stabilize import by_rules
-from lossmith.compiler import DIRECTION, FOLDED, outputs_for
+from lossmith.compiler import DIRECTION, FOLDED, function_output, outputs_for
 from lossmith.errors import ShapeError
 from lossmith.kernels.lower import lower
 from lossmith.kernels.runtime import Backend, Kernel, compile_kernel, sum_rows
@@ -304,3 +304,26 @@ def source(loss: Loss, backend: str, outputs: tuple[str, ...]) -> str:
     definition = loss.display_formula()
     program = lower(outputs_for(definition, outputs), definition)
     return compile_kernel(program, np.dtype(np.float32), cast(Backend, backend)).source
+
+
+# ------------------------------------------------------------------ vector functions
+
+
+def run_function(
+    formula: Formula, kernels: dict[Any, Any], what: str, x: Any, v: Any, hyper: dict[str, Any]
+) -> np.ndarray:
+    """Compute the value, jvp or vjp of a vector function along the last axis of x."""
+    (item,) = formula.of_role("scores")
+    array = batch.as_floats(item.name, x)
+    shaped = array.reshape(-1) if array.ndim == 0 else array
+    layout = batch.layout_of(formula, item.name, shaped, -1)
+    inputs = {item.name: layout.flat(shaped)}
+    if v is not None:
+        inputs[DIRECTION] = batch.row_input(layout, Input(DIRECTION, Role("targets")), v)
+    key = (what, layout.compute.char)
+    if key not in kernels:
+        kernels[key] = compile_kernel(lower((function_output(formula, what),), formula), layout.compute)
+    shape = (layout.rows,) if layout.elementwise else (layout.rows, layout.classes)
+    out = np.empty(shape, dtype=layout.compute)
+    kernels[key].run(inputs, None, batch.hyperparameters(layout, formula, hyper), None, 1.0, {"out": out})
+    return layout.unflat(out).reshape(array.shape)

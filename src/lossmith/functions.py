@@ -6,31 +6,19 @@ Each is a VectorFunction: it can be called inside the definition of a loss and o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lossmith import batch
-from lossmith.calculus.differentiate import derivative
-from lossmith.calculus.hessian import separate
-from lossmith.calculus.prose import derive_function
-from lossmith.calculus.simplify import contract, simplify
-from lossmith.calculus.stabilize import stabilize
-from lossmith.compiler import DIRECTION
 from lossmith.errors import FormulaError
-from lossmith.kernels.lower import lower
-from lossmith.kernels.rowprogram import Output
-from lossmith.kernels.runtime import compile_kernel
-from lossmith.language.build import mul, reduce_, substitute
-from lossmith.language.expr import Entry, Expr, Free, fresh, named
-from lossmith.language.formula import Formula, Input, Role
+from lossmith.language.formula import Formula
 from lossmith.language.reader import read
 from lossmith.language.trace import trace
 
 if TYPE_CHECKING:
     from lossmith.calculus.prose import Derivation
-
-J = named("j")
 
 
 class VectorFunction:
@@ -39,12 +27,25 @@ class VectorFunction:
     Calling it, or `value`, evaluates it on an array of any float dtype, classes along the last axis.
     """
 
-    def __init__(self, formula: Formula, name: str, spelled: Formula | None = None) -> None:
-        self._formula = formula
-        self._spelled = spelled or formula
+    def __init__(self, reader: Callable[[], tuple[Formula, Formula]], name: str, doc: str = "") -> None:
+        self._reader = reader
         self._kernels: dict[Any, Any] = {}
         self.name = self.__name__ = name
-        self.__doc__ = formula.doc or type(self).__doc__
+        self.__doc__ = doc or type(self).__doc__
+
+    @cached_property
+    def _formulas(self) -> tuple[Formula, Formula]:
+        return self._reader()
+
+    @property
+    def definition(self) -> Formula:
+        """The expression that is computed, and the roles of its arguments."""
+        return self._formulas[0]
+
+    @property
+    def spelled(self) -> Formula:
+        """The definition in elementary functions, from which the derivation starts."""
+        return self._formulas[1]
 
     def __repr__(self) -> str:
         return f"<VectorFunction {self.name}: {self.derivation.formula}>"
@@ -53,7 +54,7 @@ class VectorFunction:
         """Return the value, or its traced form inside the definition of a loss."""
         if hasattr(x, "__lossmith_apply__"):
             return x.__lossmith_apply__(self.name, *args, **hyper)
-        names = [h.name for h in self._formula.hypers]
+        names = [h.name for h in self.definition.hypers]
         return self.value(x, **dict(zip(names, args, strict=False)), **hyper)
 
     def value(self, x: Any, **hyper: Any) -> np.ndarray:
@@ -70,70 +71,31 @@ class VectorFunction:
 
     def derivative(self, x: Any, **hyper: Any) -> np.ndarray:
         """Return f'(x) of an elementwise function."""
-        if self._formula.kind != "elementwise":
+        if self.definition.kind != "elementwise":
             raise FormulaError(f"{self.name} couples the elements of a row: it has a jacobian, no derivative.")
         return self._run("jvp", x, np.ones_like(np.asarray(x, dtype=float)), hyper)
 
     def jacobian(self, x: Any, **hyper: Any) -> np.ndarray:
         """Return the full Jacobian of each row, shape (…, K, K): entry i, j is ∂f_i/∂x_j."""
-        x = batch.as_floats("x", x)
-        k = x.shape[-1]
-        rows = [self.jvp(x, np.broadcast_to(np.eye(k, dtype=x.dtype)[j], x.shape), **hyper) for j in range(k)]
-        return np.stack(rows, axis=-1)
+        x = np.asarray(x, dtype=None if np.asarray(x).dtype.kind == "f" else float)
+        basis = np.eye(x.shape[-1], dtype=x.dtype)
+        columns = [self.jvp(x, np.broadcast_to(unit, x.shape), **hyper) for unit in basis]
+        return np.stack(columns, axis=-1)
 
     @property
     def derivation(self) -> Derivation:
         """The derivative or Jacobian, line by line."""
-        return derive_function(self._formula, self._spelled.expr)
+        from lossmith.calculus.prose import derive_function
+
+        return derive_function(self.definition, self.spelled.expr)
 
     def _repr_html_(self) -> str:
         return self.derivation._repr_html_()
 
     def _run(self, what: str, x: Any, v: Any, hyper: dict[str, Any]) -> np.ndarray:
-        (item,) = self._formula.of_role("scores")
-        array = batch.as_floats(item.name, x)
-        shaped = array.reshape(-1) if array.ndim == 0 else array
-        layout = batch.layout_of(self._formula, item.name, shaped, -1)
-        inputs = {item.name: layout.flat(shaped)}
-        if v is not None:
-            inputs[DIRECTION] = batch.row_input(layout, Input(DIRECTION, Role("targets")), v)
-        key = (what, layout.compute.char)
-        if key not in self._kernels:
-            program = lower((self._output(what, item.name),), self._formula)
-            self._kernels[key] = compile_kernel(program, layout.compute)
-        shape = (layout.rows,) if layout.elementwise else (layout.rows, layout.classes)
-        out = np.empty(shape, dtype=layout.compute)
-        hypers = batch.hyperparameters(layout, self._formula, hyper)
-        self._kernels[key].run(inputs, None, hypers, None, 1.0, {"out": out})
-        return layout.unflat(out).reshape(array.shape)
+        from lossmith.evaluation import run_function
 
-    def _output(self, what: str, name: str) -> Output:
-        formula, at = self._formula, self._formula.output
-        if formula.kind == "elementwise":
-            expr = formula.expr if what == "value" else mul(derivative(formula.expr, name, None), Entry(DIRECTION, None))
-            return Output("out", None, stabilize(expr))
-        assert at is not None
-        if what == "value":
-            return Output("out", at, stabilize(formula.expr))
-        return _product_output(derivative(formula.expr, name, J), at, what)
-
-
-def _product_output(jacobian: Expr, at: Free, what: str) -> Output:
-    kept, summed = (at, J) if what == "jvp" else (J, at)
-    index = fresh()
-    v = Entry(DIRECTION, index)
-    parts = separate(jacobian, at, J)
-    if parts is None:
-        expr = contract(reduce_("sum", index, mul(substitute(jacobian, {summed: index}), v)))
-        return Output("out", kept, stabilize(expr))
-    terms = [mul(substitute(parts.diagonal, {at: kept}), Entry(DIRECTION, kept))]
-    for u, w in parts.terms:  # u over the function's index, w over the input's; both stand at `at`
-        outer, inner = (u, w) if what == "jvp" else (w, u)
-        along = contract(reduce_("sum", index, mul(substitute(inner, {at: index}), v)))
-        terms.append(mul(substitute(outer, {at: kept}), along))
-    from lossmith.language.build import add
-
-    return Output("out", kept, stabilize(simplify(add(*terms))[0]))
+        return run_function(self.definition, self._kernels, what, x, v, hyper)
 
 
 def function(definition: Callable[..., Any] | str, **names: Any) -> VectorFunction:
@@ -148,13 +110,11 @@ def function(definition: Callable[..., Any] | str, **names: Any) -> VectorFuncti
     formula = read(definition, **names) if isinstance(definition, str) else trace(definition)
     if formula.kind == "row":
         raise FormulaError(f"{formula.name} returns one number: a loss, not a vector function; use lossmith.loss.")
-    return VectorFunction(formula, formula.name)
+    return VectorFunction(lambda: (formula, formula), formula.name, formula.doc)
 
 
 def _make(name: str, text: str, spelled: str, doc: str, **hyper: float) -> VectorFunction:
-    from dataclasses import replace
-
-    return VectorFunction(replace(read(text, **hyper), doc=doc), name, read(spelled, **hyper))
+    return VectorFunction(lambda: (replace(read(text, **hyper), doc=doc), read(spelled, **hyper)), name, doc)
 
 
 _TABLE: tuple[tuple[str, str, str, str, dict[str, float]], ...] = (
@@ -186,7 +146,7 @@ def logsumexp(x: Any) -> Any:
     """Return log Σ exp(x) over the last axis, without overflow."""
     if hasattr(x, "__lossmith_apply__"):
         return x.__lossmith_apply__("logsumexp")
-    x = batch.as_floats("x", x)
+    x = np.asarray(x, dtype=float) if np.asarray(x).dtype.kind in "iub" else np.asarray(x)
     top = np.max(x, axis=-1, keepdims=True)
     finite = np.where(np.isfinite(top), top, 0)
     with np.errstate(divide="ignore", over="ignore"):

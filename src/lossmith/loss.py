@@ -7,13 +7,12 @@ its derivation and its code, checks itself and draws itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from lossmith import evaluation
-from lossmith.compiler import FOLDED, low_rank_hessian, specialised, with_soft_label
 from lossmith.errors import FormulaError, UnsupportedError
 from lossmith.language.expr import Call as CallNode
 from lossmith.language.expr import Entry, Reduce, Softmax, walk
@@ -22,13 +21,24 @@ from lossmith.language.reader import read
 from lossmith.language.trace import trace
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from matplotlib.figure import Figure
 
     from lossmith.calculus.prose import Derivation
     from lossmith.check.report import CheckReport
+    from lossmith.evaluation import Result
     from lossmith.hessian import DiagonalPlusLowRank
 
 OPTIONS = ("sample_weight", "class_weight", "ignore_index", "reduction", "axis")
+
+
+@cache
+def _engine() -> ModuleType:
+    """Return the module that runs kernels; it loads with the first batch."""
+    from lossmith import evaluation
+
+    return evaluation
 
 
 class Loss:
@@ -132,7 +142,7 @@ class Loss:
         (first, *_) = self._formula.of_role("scores")
         if first.role.domain != "real":
             return None
-        for node in walk(evaluation.stable_names(self._formula.expr)):
+        for node in walk(_engine().stable_names(self._formula.expr)):
             plain = isinstance(node, Softmax | Reduce) and isinstance(node.body, Entry)
             if plain and (isinstance(node, Softmax) or node.op == "logsumexp") and node.body.name == first.name:
                 return "softmax"
@@ -188,6 +198,7 @@ class Loss:
         UnsupportedError
             If the loss couples pairs of classes, so that its Hessian is a full matrix; `hvp` works for any loss.
         """
+        from lossmith.compiler import low_rank_hessian
         from lossmith.hessian import DiagonalPlusLowRank
 
         name = self._formula.of_role("scores")[0].name
@@ -199,7 +210,7 @@ class Loss:
         wanted = ("low_rank",) if self.kind == "row" else ("hessian_diag",)
         return DiagonalPlusLowRank.from_outputs(self._run(wanted, args, options).arrays)
 
-    def _run(self, wanted: tuple[str, ...], args: Any, options: dict[str, Any], out: Any = None) -> evaluation.Result:
+    def _run(self, wanted: tuple[str, ...], args: Any, options: dict[str, Any], out: Any = None) -> Result:
         settings = {"reduction": "mean", "axis": -1, **self._options}
         hyper = dict(self._defaults)
         known = {h.name for h in self._formula.hypers}
@@ -212,7 +223,7 @@ class Loss:
                 settings[name] = value
             else:
                 raise self._unknown(name)
-        return evaluation.run(self, wanted, args, hyper, settings, out)
+        return _engine().run(self, wanted, args, hyper, settings, out)
 
     def _unknown(self, name: str) -> TypeError:
         known = ", ".join([*sorted(h.name for h in self._formula.hypers), *OPTIONS])
@@ -222,6 +233,8 @@ class Loss:
         """Return the formula for arguments of this kind: arrays for numbers, a distribution for the label."""
         key = (tuple(sorted(ndims.items())), soft, weighted, tuple(sorted(constants.items())))
         if key not in self._variants:
+            from lossmith.compiler import specialised, with_soft_label
+
             formula = self._reader(ndims) if ndims else self._formula
             formula = specialised(formula, constants)
             self._variants[key] = with_soft_label(formula, weighted) if soft else formula
@@ -250,13 +263,15 @@ class Loss:
 
     def display_formula(self) -> Formula:
         """Return the formula with the options that are switched off folded away."""
+        from lossmith.compiler import specialised
+
         values = {h.name: self._defaults.get(h.name, h.default) for h in self._formula.hypers if h.ndim == 0}
         off = {n: float(v) for n, v in values.items() if np.ndim(v) == 0 and (v == 0 or n == "class_weight")}
         return specialised(self._formula, off)
 
     def source(self, backend: str = "numpy", outputs: tuple[str, ...] = ("value", "grad")) -> str:
         """Return the generated code, "numpy" or "numba"; the NumPy code runs on its own."""
-        return evaluation.source(self, backend, outputs)
+        return _engine().source(self, backend, outputs)
 
     def check(self, **options: Any) -> CheckReport:
         """Compare value, gradient and Hessian with 50-digit arithmetic, and state the worst errors."""
@@ -337,4 +352,4 @@ def _restored(origin: Any, defaults: Mapping[str, Any], options: Mapping[str, An
     return made.bind(**defaults, **options) if defaults or options else made
 
 
-__all__ = ["FOLDED", "Loss", "loss"]
+__all__ = ["Loss", "loss"]

@@ -72,8 +72,8 @@ def test_cases_equal_the_result(name: str) -> None:
 @pytest.mark.parametrize("name", VECTOR_FUNCTIONS)
 def test_lines_of_functions_are_equal(name: str) -> None:
     function = VECTOR_FUNCTIONS[name]
-    formula = function._formula
-    section = jacobian_section(formula, function._spelled.expr)
+    formula = function.definition
+    section = jacobian_section(formula, function.spelled.expr)
     assert unequal_lines(formula, section) == []
 
 

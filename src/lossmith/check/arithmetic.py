@@ -90,12 +90,13 @@ class Arithmetic:
         self.absorbed = False
         self.zero, self.one, self.nan = self.ctx.mpf(0), self.ctx.mpf(1), self.ctx.nan
         self.inf = self.ctx.inf
+        self._known: dict[tuple[str, Any], Real] = {}
 
     # -------------------------------------------------------------- sums, products, powers
 
     def add(self, a: Any, b: Any) -> Any:
-        tag = _tag(a, b)
-        if tag >= 0:
+        if a.__class__ is Dual or b.__class__ is Dual:
+            tag = _tag(a, b)
             (av, at), (bv, bt) = _parts(a, tag), _parts(b, tag)
             tangent = bt if at is None else at if bt is None else self.add(at, bt)
             return _dual(tag, self.add(av, bv), tangent)
@@ -111,8 +112,8 @@ class Arithmetic:
         return total
 
     def mul(self, a: Any, b: Any) -> Any:
-        tag = _tag(a, b)
-        if tag >= 0:
+        if a.__class__ is Dual or b.__class__ is Dual:
+            tag = _tag(a, b)
             (av, at), (bv, bt) = _parts(a, tag), _parts(b, tag)
             left = None if at is None else self.mul(at, bv)
             right = None if bt is None else self.mul(av, bt)
@@ -230,7 +231,11 @@ class Arithmetic:
         value, derivative = FUNCTIONS[name]
         (x,) = args
         if not isinstance(x, Dual):
-            return value(self, x)
+            # Every component of a gradient needs the same exponentials.
+            key = name, x._mpf_
+            if key not in self._known:
+                self._known[key] = value(self, x)
+            return self._known[key]
         slope = derivative(self, x.value)
         return Dual(x.tag, self.call(name, x.value), self.mul(slope, x.tangent))
 
@@ -241,6 +246,9 @@ def _exp(o: Arithmetic, x: Real) -> Real:
         return o.inf if x > 0 else o.zero
     if x and o.ctx.isfinite(x) and o.ctx.mag(x) < -o.ctx.prec:
         o.absorbed = True
+    if x and o.ctx.isint(x) and o.ctx.mag(x) > 20:
+        # mpmath takes a whole x as a power of e, which takes long for a large one.
+        return o.ctx.exp(o.ctx.fadd(x, 0.5, exact=True)) / o.ctx.exp(o.one / 2)
     return o.ctx.exp(x)
 
 

@@ -270,7 +270,7 @@ def plot_function(
     """
     low, high = _checked_span(span or (-6.0, 6.0))
     figure, axes = new_figure(0.75 * _WIDTH, _HEIGHT, 2)
-    if function._formula.kind == "elementwise":  # pyright: ignore[reportPrivateUsage]
+    if function.definition.kind == "elementwise":
         _draw_elementwise(axes, function, (low, high), hyper)
     else:
         _draw_row_function(axes, function, (low, high), classes, hyper)
