@@ -303,7 +303,7 @@ BAD_ARGUMENTS: list[tuple[str, str]] = [
     ("fit iris --target Species", "leave the column out"),
     ("fit iris --loss softmax", "training needs a loss"),
     ("fit iris --loss mse", "did you mean squared_error?"),
-    ("fit iris --loss entropy", "entropy has no label and no targets"),
+    ("fit iris --loss entropy", "has no label and no targets"),
     ("fit wine --task regression --loss huber", "regression needs numbers"),
     ("fit iris --alpha -1", "invalid value for '--alpha'"),
     ("fit iris --alpha nan", "alpha must be 0 or above"),

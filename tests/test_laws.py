@@ -155,6 +155,12 @@ def tiny_for_zero(options: dict[str, Any]) -> dict[str, Any]:
     return options if weight is None else {**options, "sample_weight": np.where(weight == 0, 1e-30, weight)}
 
 
+def squared_weight(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what comes of multiplying both factors of u·v by the weight."""
+    weight = options.get("sample_weight")
+    return options if weight is None else {**options, "sample_weight": weight**2}
+
+
 def ignored_is_class_zero(run: Any, wanted: Any, args: Any, options: Any, out: Any) -> Any:
     ignored = options.get("ignore_index")
     s, y = args
@@ -178,7 +184,7 @@ PLANTS: dict[str, tuple[str, Change]] = {
     "hessian_diagonal_is_the_second_derivative": ("focal", in_arrays("hessian_diag", lambda h: h * np.float32(1.0001))),
     "dense_hessian_is_the_second_derivative": ("cross_entropy", in_arrays("u_0", lambda u: u * np.float32(1.00001))),
     "hessian_products_agree_with_the_matrix": ("logistic", in_arrays("hvp", lambda h: h * np.float32(1.0001))),
-    "hessians_are_weighted_and_reduced_like_gradients": ("focal", in_arrays("v_0", lambda v: v * np.float32(0.5))),
+    "hessians_are_weighted_and_reduced_like_gradients": ("focal", in_options(squared_weight)),
     "weights_multiply": ("huber", in_options(without("sample_weight"))),
     "weight_zero_leaves_a_sample_out": ("squared_error", in_options(tiny_for_zero)),
     "reductions_agree": ("logistic", in_options(lambda o: {**o, "reduction": o.get("reduction", "sum")})),
@@ -193,7 +199,7 @@ PLANTS: dict[str, tuple[str, Change]] = {
             run, wanted, args, options, out
         ),
     ),
-    "classes_may_be_along_any_axis": ("cross_entropy", in_arrays("grad", np.ascontiguousarray)),
+    "classes_may_be_along_any_axis": ("cross_entropy", in_arrays("grad", lambda g: g[..., ::-1])),
     "memory_layout_changes_nothing_and_inputs_stay": ("huber", writes_to_its_input),
     "lists_are_float64": ("huber", in_args(lambda a: tuple(np.float32(x) if isinstance(x, list) else x for x in a))),
     "halves_are_computed_in_float32_and_rounded_once": ("huber", in_value(lambda v: np.float32(v) * 2)),
@@ -202,7 +208,7 @@ PLANTS: dict[str, tuple[str, Change]] = {
     "one_row_is_a_batch_without_its_axis": ("nll", in_arrays("grad", lambda g: np.reshape(g, (-1, 4)))),
     "no_rows_are_fine_and_so_is_one_class": (
         "nll",
-        in_value(lambda v: v if np.size(v) != 0 and v else np.float32([1])),
+        in_value(lambda v: v if np.size(v) else np.ones(1)),
     ),
     "nan_stays_in_its_row": ("squared_error", in_arrays("grad", spoils_the_next_row)),
 }

@@ -52,7 +52,7 @@ def test_picture_is_what_the_command_draws(tmp_path: Path) -> None:
     run("-m", "lossmith", "compare", "logistic", "(sigmoid(s) - t)**2 / 2", "-o", str(drawn))
 
     def words(path: Path) -> list[str]:
-        return sorted(re.findall(r"<!-- (.*?) -->", path.read_text(encoding="utf-8")))
+        return sorted(re.findall(r">([^<>]+)</text>", path.read_text(encoding="utf-8")))
 
     assert words(drawn) == words(shown) != []
 

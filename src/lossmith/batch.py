@@ -82,6 +82,11 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         raise ShapeError(f"{name} is no array: its rows have different lengths.") from None
 
 
+def shape_of(name: str, value: Any) -> tuple[int, ...]:
+    """Return the shape of an argument, which may be a list."""
+    return _as_array(name, value).shape
+
+
 def as_floats(name: str, value: Any) -> np.ndarray:
     """Return an array of a float dtype; integers and booleans become float64."""
     array = _as_array(name, value)
@@ -293,7 +298,7 @@ def outputs(layout: Layout, names: Sequence[str], out: Any) -> dict[str, np.ndar
         return {}
     given = list(out) if isinstance(out, tuple | list) else [out]
     if len(given) != len(names):
-        raise ShapeError(f"out holds {len(given)} arrays, expected {len(names)}: {', '.join(names)}.")
+        raise ShapeError(f"out is for {', '.join(names)}: it holds {len(given)} of {len(names)} arrays.")
     found = {name: target for name, target in zip(names, given, strict=True) if target is not None}
     for target in found.values():
         if not isinstance(target, np.ndarray) or target.shape != layout.shape or target.dtype != layout.dtype:

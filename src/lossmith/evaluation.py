@@ -122,7 +122,8 @@ def _split_arguments(loss: Loss, args: tuple[Any, ...], wanted: tuple[str, ...])
     names = [i.name for i in loss.definition.inputs]
     expected = [*names, DIRECTION] if "hvp" in wanted else names
     if len(args) != len(expected):
-        raise TypeError(f"{loss.name} takes {len(expected)} arrays ({', '.join(expected)}), got {len(args)}.")
+        arrays = "1 array" if len(expected) == 1 else f"{len(expected)} arrays"
+        raise TypeError(f"{loss.name} takes {arrays} ({', '.join(expected)}), got {len(args)}.")
     return (args[:-1], args[-1]) if "hvp" in wanted else (args, None)
 
 
@@ -153,7 +154,7 @@ def prepare(loss: Loss, args: tuple[Any, ...], hyper: dict[str, Any], settings: 
     if formula.kind != loss.kind:
         name = min(ndims)
         shape = np.shape(hyper.get(name, 0))
-        raise ShapeError(f"{name} has shape {shape}, but {loss.name} is a number for each sample with one number only.")
+        raise ShapeError(f"{name} has shape {shape}, expected one number for {loss.name}.")
     values = hyper if rows.class_weight is None else {**hyper, "class_weight": rows.class_weight}
     hypers = batch.hyperparameters(layout, formula, values)
     if weighted:
@@ -166,16 +167,16 @@ def prepare(loss: Loss, args: tuple[Any, ...], hyper: dict[str, Any], settings: 
 def _rows(loss: Loss, layout: Layout, given: Mapping[str, Any], settings: Mapping[str, Any], placed: bool) -> _Rows:
     """Return labels and weights; with `placed` class weights the definition multiplies by them itself."""
     name, ignored = loss.label_name, settings.get("ignore_index")
-    soft = name is not None and loss.kind == "row" and np.ndim(given[name]) == len(layout.shape)
+    soft = name is not None and loss.kind == "row" and batch.shape_of(name, given[name]) == layout.shape
     weight = batch.sample_weights(layout, settings.get("sample_weight"))
     class_weight = settings.get("class_weight")
     if class_weight is not None:
-        class_weight = batch.class_weights(layout, class_weight)
         if name is None and not placed:
             raise TypeError(f"{loss.name} takes no label, so class_weight has nothing to weigh.")
+        class_weight = batch.class_weights(layout, class_weight)
     if ignored is not None and (name is None or soft):
         why = f"{name} is a distribution" if soft else f"{loss.name} takes no label"
-        raise TypeError(f"{why}, so there is no label that ignore_index={ignored} could mean; use sample_weight.")
+        raise TypeError(f"{why}, so ignore_index={ignored} means none; sample_weight leaves samples out.")
     label: np.ndarray | None = None
     counted = None if weight is None or weight.all() else weight != 0
     if name is not None and not soft:

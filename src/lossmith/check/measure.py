@@ -16,7 +16,7 @@ from lossmith.check.precision import Unsettled
 from lossmith.check.promise import Promise, base_limit, is_shift_invariant
 from lossmith.check.report import CheckReport
 from lossmith.check.samples import SIZES, Batch, batches
-from lossmith.check.subject import TOGETHER, Subject, other_value, subject_of
+from lossmith.check.subject import TOGETHER, Subject, other_value, soft_subject_of, subject_of
 from lossmith.check.tally import Tally
 from lossmith.compiler import DIRECTION
 from lossmith.language.build import mul, reduce_
@@ -68,7 +68,8 @@ def check_loss(
     the definition, run on numbers of 50 digits and more; derivatives against dual numbers over the
     definition's formula, which know nothing of the rules that lossmith derives by. The derived
     formulas must agree with the same to 35 digits, kinks included. Hessian-vector products are
-    held to 16 times the promise on ordinary rows; on others their error is stated.
+    held to 16 times the promise on ordinary rows; on others their error is stated. A loss with a
+    label is checked once more with a distribution in its place.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def check_loss(
     -------
     CheckReport
     """
-    return check_subject(
+    report = check_subject(
         subject_of(loss),
         dtypes=dtypes,
         samples=samples,
@@ -100,6 +101,13 @@ def check_loss(
         gradient=gradient,
         progress=progress,
     )
+    if loss.label_name is None or not isinstance(samples, str):
+        return report
+    soft = check_subject(soft_subject_of(loss), dtypes=dtypes, samples="quick", seed=seed, progress=progress)
+    named = tuple(replace(row, output=f"{row.output}, soft label") for row in soft.rows)
+    problems = (*report.problems, *(f"soft label: {p}" for p in soft.problems))
+    seconds = report.seconds + soft.seconds
+    return CheckReport(report.name, not problems, (*report.rows, *named), problems, seconds)
 
 
 def check_subject(
@@ -318,7 +326,7 @@ class _Check:
 
     def _measure(self, row: _Row, output: str, i: int, k: int | None, exact: Real) -> None:
         at = row.number if k is None else (row.number, k)
-        expr = self.exprs[output, i]
+        expr, limits = self.exprs[output, i], dict[str, float]()
 
         def value_at(changed: Sample) -> Real:
             indices: dict[Index, int] = {} if k is None else {J: k}
@@ -340,8 +348,10 @@ class _Check:
                 continue
             slack = _PRODUCT_SLACK if output == "hvp" else 1
 
-            def limit(exact: Real = exact, dtype: str = dtype, slack: int = slack) -> float:
-                return slack * self.promise.limit(value_at, row.sample, exact, dtype)
+            def limit(dtype: str = dtype, slack: int = slack) -> float:
+                if dtype not in limits:  # the same for every back end
+                    limits[dtype] = self.promise.limit(value_at, row.sample, exact, dtype)
+                return slack * limits[dtype]
 
             tally.measure(got, exact, slack * base_limit(row.batch.K), limit, row.describe(k))
 

@@ -40,10 +40,11 @@ def settled(at_digits: Callable[[int], tuple[Real, bool]], digits: int) -> Real:
     """
     ctx = context(LEVELS[-1])
     levels = [level for level in LEVELS if level >= digits + 10] or [digits + 20, 2 * digits]
+    least = ctx.mpf(10) ** -FAR
     value, absorbed, previous, sure = ctx.zero, False, None, 0
     for level in levels:
         value, absorbed = at_digits(level)
-        if previous is not None and value and ctx.isfinite(value):
+        if previous is not None and ctx.isfinite(value) and abs(value) >= least:
             needed = digits + 0.302 * min(max(0, -int(ctx.mag(value))), 10**5)
             if sure >= min(needed, levels[-2]) and agree(previous, value, digits):
                 return value
@@ -52,7 +53,7 @@ def settled(at_digits: Callable[[int], tuple[Real, bool]], digits: int) -> Real:
         if absorbed:
             raise Unsettled(f"{value} at {levels[-1]} digits, maybe for want of more")
         return value
-    if abs(value) < ctx.mpf(10) ** -FAR:
+    if abs(value) < least:
         return ctx.mpf(0)
     raise Unsettled(f"no {digits} digits settled at a precision of {levels[-1]}")
 

@@ -89,7 +89,7 @@ class Promise:
         ulps = change / unit_in_last_place(exact, dtype)
         limit = base_limit(sample.K) + (float(ulps) if ulps < 1e300 else math.inf)
         distance = 1 + self._largest_distance(sample)
-        if abs(exact) < float(np.finfo(dtype).tiny) * distance:
+        if exact and abs(exact) < float(np.finfo(dtype).tiny) * distance:
             limit *= distance
         return limit
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -15,8 +15,9 @@ from lossmith.check.interpreter import Reference, Sample, evaluate_adaptive
 from lossmith.check.mparray import definition_value
 from lossmith.kernels.lower import lower
 from lossmith.kernels.runtime import compile_kernel, has_numba
-from lossmith.language.expr import Expr
-from lossmith.language.formula import Formula, Hyperparameter
+from lossmith.language.build import mul, reduce_, substitute
+from lossmith.language.expr import Entry, Expr, Label, fresh
+from lossmith.language.formula import Formula, Hyperparameter, Input, Role
 
 if TYPE_CHECKING:
     from lossmith.loss import Loss
@@ -76,7 +77,25 @@ class Subject:
 
 def subject_of(loss: Loss) -> Subject:
     """Return what is checked of a loss."""
+    return _subject(loss, loss.definition)
+
+
+def soft_subject_of(loss: Loss) -> Subject:
+    """Return what is checked of a loss with a distribution in the place of its label."""
     formula = loss.definition
+    (label,) = formula.of_role("label")
+    i = fresh("i")
+    # The expectation as it is defined, not as the compiler writes it.
+    at_class = substitute(formula.expr, {Label(label.name): i})
+    expected = reduce_("sum", i, mul(Entry(label.name, i), at_class))
+    soft = Input(label.name, Role("targets", "simplex"))
+    inputs = tuple(soft if item is label else item for item in formula.inputs)
+    name = f"{formula.name}, soft label"
+    defined = replace(formula, name=name, expr=expected, inputs=inputs, function=None)
+    return replace(_subject(loss, compiler.with_soft_label(formula)), formula=defined)
+
+
+def _subject(loss: Loss, formula: Formula) -> Subject:
     kernels: dict[str, Kernels] = {}
     if has_numba():
         kernels["numba"] = _kernels(loss, "numba")

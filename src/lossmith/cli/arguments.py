@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from lossmith.cli.terminal import os_sentence
+from lossmith.cli.terminal import is_terminal, note, os_sentence
 from lossmith.errors import FormulaError, LossmithError
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ def only_losses(found: Sequence[Given], task: str) -> list[Loss]:
 def _text_of(argument: str) -> str:
     """Return the formula or name that an argument holds or points to."""
     if argument == "-":
+        if is_terminal(sys.stdin):
+            note("type the formula, and end it with Ctrl-D on a line of its own")
         try:
             text = sys.stdin.read()
         except UnicodeDecodeError as error:

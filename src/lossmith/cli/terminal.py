@@ -142,7 +142,10 @@ def examples(*lines: str) -> str:
 
 
 def prepare_streams() -> None:
-    """Write UTF-8 whatever the locale: derivations are full of ∂ and Σ."""
+    """Read and write UTF-8 whatever the locale: derivations are full of ∂ and Σ."""
+    read_as_utf8 = getattr(sys.stdin, "reconfigure", None)
+    if read_as_utf8 is not None:
+        read_as_utf8(encoding="utf-8", errors="strict")
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # a stream that somebody put there may have none

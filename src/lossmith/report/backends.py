@@ -28,13 +28,12 @@ class Evaluator:
         Hyperparameters other than the loss's own.
     """
 
-    def __init__(
-        self, loss: Loss, backend: Backend = "numpy", hyper: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, loss: Loss, backend: Backend = "numpy", hyper: Mapping[str, Any] | None = None) -> None:
         bound = loss.bind(**hyper) if hyper else loss
-        self.loss, self.backend = bound, backend
+        self.loss = bound
+        self.backend: Backend = backend
         self._hyper = dict(bound._defaults)  # pyright: ignore[reportPrivateUsage]
-        self._settings = {"axis": -1, **bound._options}  # pyright: ignore[reportPrivateUsage]
+        self._settings = {**bound._options, "axis": -1}  # pyright: ignore[reportPrivateUsage]
         self._kernels: dict[Any, Kernel] = {}
 
     def call(self, arguments: tuple[Any, ...], wanted: tuple[str, ...]) -> Callable[[], Arrays]:
@@ -57,6 +56,16 @@ class Evaluator:
     def __call__(self, arguments: tuple[Any, ...], wanted: tuple[str, ...]) -> Arrays:
         """Return the outputs: value of shape (N,), others shaped like the scores."""
         return self.call(arguments, wanted)()
+
+
+def fixed_classes(loss: Loss, hyper: Mapping[str, Any] | None = None) -> int | None:
+    """Return the number of classes, where an array with one number per class decides it."""
+    given = {**loss._options, **loss._defaults}  # pyright: ignore[reportPrivateUsage]
+    defaults: dict[str, Any] = {h.name: h.default for h in loss.definition.hypers}
+    for value in {**defaults, **given, **(hyper or {})}.values():
+        if np.ndim(value) == 1:
+            return len(value)
+    return None
 
 
 def _empty(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

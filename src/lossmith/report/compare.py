@@ -92,9 +92,7 @@ class Comparison:
     def _number_table(self) -> list[str]:
         a, b = (name if len(name) <= 24 else letter for name, letter in zip(self.names, "AB", strict=True))
         head = ("score", f"loss of {a}", f"of {b}", f"gradient of {a}", f"of {b}")
-        cells = [
-            tuple(_number(x) for x in (row.score, *row.values, *row.gradients)) for row in self.rows
-        ]
+        cells = [tuple(_number(x) for x in (row.score, *row.values, *row.gradients)) for row in self.rows]
         legend = [f"{x}: {name}" for x, name in zip((a, b), self.names, strict=True) if x != name]
         return [*_table(head, cells), *legend]
 
@@ -277,7 +275,8 @@ def _remarks(
     durations = [_descent_time(loss, one) for loss, one in zip(pair, slices, strict=True)]
     if all(np.isfinite(d) for d in durations):
         steps = ", ".join(f"{_number(d)} with {n}" for d, n in zip(durations, names, strict=True))
-        said.append(f"Gradient descent on the score itself, from {_number(-_FAR)} to 0, takes (steps × step size): {steps}.")
+        way = f"from {_number(-_FAR)} to 0"
+        said.append(f"Gradient descent on the score itself, {way}, takes (steps × step size): {steps}.")
     return said
 
 
@@ -348,4 +347,3 @@ def _table(head: Sequence[str], cells: Sequence[Sequence[str]], left: int = 0) -
 
 def _indented(lines: Sequence[str]) -> list[str]:
     return [f"  {line}" for line in lines]
-

@@ -11,6 +11,7 @@ from lossmith.errors import UnsupportedError
 from lossmith.functions import VectorFunction
 from lossmith.language.latex import to_latex
 from lossmith.loss import Loss
+from lossmith.report.backends import fixed_classes
 from lossmith.report.drawing import (
     draw_line,
     label_axes,
@@ -46,7 +47,7 @@ def plot_loss(
     *,
     score: int | None = None,
     span: tuple[float, float] | None = None,
-    classes: int = CLASSES,
+    classes: int | None = None,
     title: bool = True,
     **hyper: Any,
 ) -> Figure:
@@ -61,8 +62,9 @@ def plot_loss(
         0. By default there are two curves, along the label's score and along another one.
     span : tuple of float, optional
         From where to where.
-    classes : int, default 3
-        For a row loss, how many classes there are.
+    classes : int, optional
+        For a row loss, how many classes there are: by default 3, or as many as a hyperparameter with
+        one number per class has.
     title : bool, default True
         Whether the formula stands above.
     **hyper
@@ -81,9 +83,9 @@ def plot_loss(
         If there is no such score.
     """
     if isinstance(loss, VectorFunction):
-        return plot_function(loss, span=span, classes=classes, title=title, **hyper)
+        return plot_function(loss, span=span, classes=classes or CLASSES, title=title, **hyper)
     low, high = _checked_span(span or span_of(loss))
-    slices = slices_of(loss, score, classes)
+    slices = slices_of(loss, score, classes or fixed_classes(loss, hyper) or CLASSES)
     figure, axes = new_figure(_WIDTH, _HEIGHT, 3)
     _draw_slices(axes, loss, slices, (low, high), hyper)
     name = symbol(score_input(loss).name)
@@ -163,9 +165,7 @@ def draw_together(
 ) -> None:
     """Draw values in the first panel and derivatives in the second."""
     curves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for k, (loss, one, label) in enumerate(
-        zip(losses, common_slices(losses, target), labels, strict=True)
-    ):
+    for k, (loss, one, label) in enumerate(zip(losses, common_slices(losses, target), labels, strict=True)):
         lines = one.lines(loss)
         for output, ax, found in zip(("value", "grad"), axes, curves, strict=False):
             curve = sampled(lines[output], *span)
@@ -204,11 +204,11 @@ def common_slices(losses: Sequence[Loss], target: float | None = None) -> list[S
         raise UnsupportedError("there is no loss to draw; give one at least.")
     kinds = {one.kind for one in losses}
     if len(kinds) > 1:
-        found = ", ".join(f"{n} is {o.kind}" for n, o in zip(display_names(losses), losses, strict=True))
-        raise UnsupportedError(f"only losses of one kind can be compared: {found}.")
+        said = ", ".join(f"{n} is {o.kind}" for n, o in zip(display_names(losses), losses, strict=True))
+        raise UnsupportedError(f"only losses of one kind can be compared: {said}.")
     found: list[Slice] = []
     for loss in losses:
-        first = slices_of(loss)[0]
+        first = slices_of(loss, classes=fixed_classes(loss) or CLASSES)[0]
         targets = loss.definition.of_role("targets")
         if loss.kind == "elementwise" and targets:
             at = common_target(losses, target)
@@ -280,9 +280,7 @@ def plot_function(
     return figure
 
 
-def _draw_elementwise(
-    axes: Sequence[Axes], function: VectorFunction, span: tuple[float, float], hyper: Any
-) -> None:
+def _draw_elementwise(axes: Sequence[Axes], function: VectorFunction, span: tuple[float, float], hyper: Any) -> None:
     lines: tuple[Line, Line] = (
         lambda x: function.value(x, **hyper),
         lambda x: function.derivative(x, **hyper),
@@ -331,5 +329,5 @@ def _set_formula(figure: Figure, derivation: Derivation) -> None:
 def _checked_span(span: tuple[float, float]) -> tuple[float, float]:
     low, high = (float(x) for x in span)
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise UnsupportedError(f"a curve from {low:g} to {high:g} cannot be drawn; give two numbers, the smaller first.")
+        raise UnsupportedError(f"no curve goes from {low:g} to {high:g}; give two numbers, the smaller first.")
     return low, high

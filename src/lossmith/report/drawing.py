@@ -104,12 +104,14 @@ def set_title(figure: Figure, latex: str, text: str) -> None:
     figure.suptitle(text[:100] + "…", fontsize=_NORMAL, color=INK, parse_math=False)
 
 
+# What matplotlib knows under another name, and fractions in full size.
+_MATHTEXT = ((r"\lvert", "|"), (r"\rvert", "|"), (r"\frac", r"\dfrac"))
+
+
 def _mathtext(latex: str) -> str | None:
     """Return the formula between dollar signs, or None if matplotlib cannot typeset it."""
-    # matplotlib knows |x| under another name
-    for theirs, ours in ((r"\left\lvert", r"\left|"), (r"\right\rvert", r"\right|"), (r"\lvert", "|"), (r"\rvert", "|")):
-        latex = latex.replace(theirs, ours)
-    latex = latex.replace(r"\frac", r"\dfrac")
+    for command, known in _MATHTEXT:
+        latex = latex.replace(command, known)
     shown = f"${latex}$"
     try:
         _width(shown)
@@ -161,9 +163,7 @@ def inline_svg(figure: Figure, prefix: str, title: str, description: str = "") -
     return svg_element(width, height, prefix, title, description, body.rsplit("</svg>", 1)[0])
 
 
-def svg_element(
-    width: float, height: float, prefix: str, title: str, description: str, body: str
-) -> str:
+def svg_element(width: float, height: float, prefix: str, title: str, description: str, body: str) -> str:
     """Return an <svg> element with a name and a description."""
     said = f'<title id="{prefix}-title">{escape(title)}</title>'
     names = f"{prefix}-title"

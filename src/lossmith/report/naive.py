@@ -257,7 +257,7 @@ class _Writer:
                 return _Piece(str(number), (), True)
             case e.Label(name):
                 return _Piece(name)
-            case e.ArgReduce(op, cond, body):
+            case e.ArgReduce(op, cond):
                 bound, members, inside = opened(index)
                 found = self.piece(inside)
                 if cond is not e.TRUE or members is not e.TRUE or bound not in found.axes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from lossmith.report.pictures import (
     training_figure,
     worst_confusions,
 )
-from lossmith.report.slices import CLASSES
 from lossmith.report.speed import LOOP, NAIVE, Speed
 from lossmith.report.study import Missing, Study
 from lossmith.report.training import Training
@@ -81,15 +81,10 @@ def study_page(study: Study) -> str:
         Formulas are MathML and figures inline SVG: no network, no script. It can be printed, and
         read on a telephone, where what is wide scrolls by itself.
     """
-    sections = (
-        ("Derivation", _derivation(study)),
-        ("Curves", _curves(study)),
-        ("Check", _check(study)),
-        ("Speed", _speed(study)),
-        ("Training", _training(study)),
-        ("Code", _code(study)),
+    body = "".join(
+        f'<section id="{name.lower()}"><h2>{name}</h2>{_written(write, study)}</section>'
+        for name, write in _SECTIONS.items()
     )
-    body = "".join(f'<section id="{t.lower()}"><h2>{t}</h2>{text}</section>' for t, text in sections)
     title = escape(study.title)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -99,8 +94,16 @@ def study_page(study: Study) -> str:
     )
 
 
+def _written(write: Callable[[Study], str], study: Study) -> str:
+    try:
+        return write(study)
+    except Exception as error:  # one section that cannot be written must not cost the page
+        return _missing("This section could not be written.", Missing(f"{type(error).__name__}: {error}."))
+
+
 def _header(study: Study) -> str:
-    parts = [f"<h1>{escape(study.title)}</h1>"]
+    named = study.loss.name == study.title
+    parts = [f"<h1>{escape(study.title) if named else 'Study of a loss'}</h1>"]
     parts += [f"<p>{escape(p)}</p>" for p in _description(study.loss)]
     try:
         parts.append(f'<div class="scroll formula">{_formula(study.loss.derivation)}</div>')
@@ -154,22 +157,19 @@ def _curves(study: Study) -> str:
     if loss.kind == "elementwise":
         where = "over the score, for fixed targets"
     elif loss.label_name is not None:
-        where = f"along the label's score and along another one, for {CLASSES} classes with all other scores 0"
+        where = "along the label's score and along another one, for a few classes with all other scores 0"
     else:
-        where = f"along single scores, for {CLASSES} classes with the others fixed"
+        where = "along single scores, for a few classes with the others fixed"
     description = f"Three panels: the value of {study.title}, its first and its second derivative, {where}."
     said = (
-        f"<p>Value, derivative and second derivative {escape(where)}. A line is interrupted where it jumps: "
-        "there the loss has a kink.</p>"
+        f"<p>Value, derivative and second derivative {escape(where)}. A line is interrupted where it jumps; "
+        "a dot is the value at that point alone.</p>"
     )
     return said + _figure(study.curves, "curves", "Curves of the loss", description)
 
 
 def _figure(figure: Any, prefix: str, title: str, description: str) -> str:
-    try:
-        return f'<div class="scroll">{inline_svg(figure, prefix, title, description)}</div>'
-    except Exception as error:  # one picture that cannot be drawn must not cost the page
-        return _missing(f"{title}: it cannot be drawn.", Missing(f"{type(error).__name__}: {error}."))
+    return f'<div class="scroll">{inline_svg(figure, prefix, title, description)}</div>'
 
 
 def _check(study: Study) -> str:
@@ -233,10 +233,12 @@ def _training(study: Study) -> str:
     t: Training = study.training
     standardized = "standardised" if t.model.standardize else "as they come"
     kind = "classifier" if t.task == "classification" else "regression"
+    settings = study.settings
     said = (
         f"<p>A linear {kind} on {escape(study.data)}: {t.n_features} features ({standardized}), {t.n_train} rows to "
-        f"train on and {t.n_test} held out to test on, L2 penalty with α = {study.settings.get('alpha', 0):g}, solver "
-        f"{escape(str(study.settings.get('solver', '')))}, {t.n_iter} iterations in {t.seconds:.2f} s, compiling included.</p>"
+        f"train on and {t.n_test} held out to test on, L2 penalty with α = {settings.get('alpha', 0):g}, "
+        f"solver {escape(str(settings.get('solver', '')))}, {t.n_iter} iterations in {t.seconds:.2f} s, "
+        "compiling included.</p>"
     )
     if not t.converged:
         said += f'<p class="missing">{escape(str(t.model.solver_message_))}</p>'
@@ -246,10 +248,9 @@ def _training(study: Study) -> str:
         ("always the most frequent class" if t.task == "classification" else "always the mean", t.shown(t.baseline)),
     )
     rows = "".join(f"<tr><td>{a}</td><td>{b}</td></tr>" for a, b in scores)
-    table = (
-        f'<table class="numbers"><thead><tr><th></th><th>{t.measure}</th></tr></thead><tbody>{rows}</tbody></table>'
-    )
-    description = f"The objective falls from {_number(t.loss_curve[0])} to {_number(t.loss_curve[-1])} in {t.n_iter} iterations."
+    table = f'<table class="numbers"><thead><tr><th></th><th>{t.measure}</th></tr></thead><tbody>{rows}</tbody></table>'
+    first, last = _number(t.loss_curve[0]), _number(t.loss_curve[-1])
+    description = f"The objective goes from {first} to {last} in {t.n_iter} iterations."
     curve = _figure(training_figure(t), "training", "Loss during training", description)
     return said + table + "<h4>Loss curve</h4>" + f"<p>{description}</p>" + curve + _predictions(t)
 
@@ -257,15 +258,15 @@ def _training(study: Study) -> str:
 def _predictions(t: Training) -> str:
     if t.task == "regression":
         description = f"{t.n_test} test rows; R² is {t.shown(t.test_score)}."
-        return (
-            f"<h4>Predicted against true</h4><p>{description}</p>"
-            + _figure(scatter_figure(t), "scatter", "Predicted against true", description)
+        return f"<h4>Predicted against true</h4><p>{description}</p>" + _figure(
+            scatter_figure(t), "scatter", "Predicted against true", description
         )
     mistakes = worst_confusions(t)
     said = "Each row is a true class, each column a prediction; shades are parts of the row."
     if mistakes:
         said += " Most often confused: " + "; ".join(f"{a} taken for {b} ({n} ×)" for a, b, n in mistakes) + "."
-    return f'<h4>Confusion matrix of the test rows</h4><p>{escape(said)}</p><div class="scroll">{confusion_svg(t)}</div>'
+    head = f"<h4>Confusion matrix of the test rows</h4><p>{escape(said)}</p>"
+    return f'{head}<div class="scroll">{confusion_svg(t)}</div>'
 
 
 def _code(study: Study) -> str:
@@ -275,6 +276,16 @@ def _code(study: Study) -> str:
         "<p>Value and gradient for a batch, generated; it runs on its own with NumPy alone.</p>"
         f"<pre>{escape(study.source)}</pre>"
     )
+
+
+_SECTIONS = {
+    "Derivation": _derivation,
+    "Curves": _curves,
+    "Check": _check,
+    "Speed": _speed,
+    "Training": _training,
+    "Code": _code,
+}
 
 
 def _footer(study: Study) -> str:

@@ -85,7 +85,8 @@ def confusion_svg(training: Training, prefix: str = "confusion") -> str:
     parts = [_cells(counts, share, left, top, cell) if small else _shades(share, left, top, cell)]
     if small:
         parts.append(_numbers(counts, share, left, top, cell, font))
-    parts.append(f'<rect x="{left:.1f}" y="{top:.1f}" width="{board:.1f}" height="{board:.1f}" fill="none" stroke="{FAINT}"/>')
+    place = f'x="{left:.1f}" y="{top:.1f}" width="{board:.1f}" height="{board:.1f}"'
+    parts.append(f'<rect {place} fill="none" stroke="{FAINT}"/>')
     parts += _names(labels[::step], step, left, top, cell, font, tilted)
     parts.append(_text(left + board / 2, 13, "predicted", 12, "middle"))
     parts.append(_text(13, top + board / 2, "true", 12, "middle", f"rotate(-90 13 {top + board / 2:.1f})"))
@@ -147,14 +148,13 @@ def _shades(share: NDArray[Any], left: float, top: float, cell: float) -> str:
         for on_diagonal in (False, True):
             at = np.argwhere(inside & (diagonal == on_diagonal))
             if len(at):
-                path = "".join(f"M{left + j * cell:.1f} {top + i * cell:.1f}h{cell:.2f}v{cell:.2f}h-{cell:.2f}z" for i, j in at)
+                square = f"h{cell:.2f}v{cell:.2f}h-{cell:.2f}z"
+                path = "".join(f"M{left + j * cell:.1f} {top + i * cell:.1f}{square}" for i, j in at)
                 found.append(f'<path d="{path}" fill="{_colour((level - 0.5) / _LEVELS, on_diagonal)}"/>')
     return "".join(found)
 
 
-def _numbers(
-    counts: NDArray[Any], share: NDArray[Any], left: float, top: float, cell: float, font: float
-) -> str:
+def _numbers(counts: NDArray[Any], share: NDArray[Any], left: float, top: float, cell: float, font: float) -> str:
     widest = len(str(counts.max()))
     size = min(font, cell / (0.62 * widest + 0.25))
     found: list[str] = []
@@ -165,9 +165,7 @@ def _numbers(
     return f'<g font-size="{size:.1f}" text-anchor="middle">{"".join(found)}</g>'
 
 
-def _names(
-    labels: list[str], step: int, left: float, top: float, cell: float, font: float, tilted: bool
-) -> list[str]:
+def _names(labels: list[str], step: int, left: float, top: float, cell: float, font: float, tilted: bool) -> list[str]:
     found: list[str] = []
     for k, name in enumerate(labels):
         middle = (k * step + 0.5) * cell

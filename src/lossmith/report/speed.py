@@ -14,7 +14,7 @@ from lossmith.errors import LossmithError
 from lossmith.kernels.runtime import has_numba
 from lossmith.language.formula import Formula, Input
 from lossmith.loss import Loss
-from lossmith.report.backends import Evaluator
+from lossmith.report.backends import Evaluator, fixed_classes
 from lossmith.report.naive import naive_function, naive_source
 
 ROW_SHAPES = ((4096, 10), (1024, 100), (256, 1000))
@@ -76,9 +76,7 @@ NUMBA, NUMPY = "kernel, Numba", "kernel, NumPy"
 NAIVE, LOOP = "naive NumPy, whole batch", "naive NumPy, loop over samples"
 
 
-def measure_speed(
-    loss: Loss, shapes: Sequence[tuple[int, ...]] | None = None, *, seed: int = 0
-) -> Speed:
+def measure_speed(loss: Loss, shapes: Sequence[tuple[int, ...]] | None = None, *, seed: int = 0) -> Speed:
     """Time kernels and naive code in turns, on the same float32 arrays.
 
     Parameters
@@ -98,7 +96,9 @@ def measure_speed(
     from lossmith.kernels.threads import available_threads
 
     elementwise = loss.kind == "elementwise"
-    shapes = shapes or (ELEMENT_SHAPES if elementwise else ROW_SHAPES)
+    classes = fixed_classes(loss)
+    default = ROW_SHAPES if classes is None else tuple((n, classes) for n in (256, 4096, 65536))
+    shapes = shapes or (ELEMENT_SHAPES if elementwise else default)
     formula = loss.display_formula()
     remark, source = "", ""
     try:
@@ -123,9 +123,7 @@ def measure_speed(
     return Speed(tuple(contenders), tuple(rows), source, available_threads(), remark)
 
 
-def _naive_calls(
-    loss: Loss, formula: Formula, arguments: tuple[Any, ...], loop: bool
-) -> dict[str, Callable[[], Any]]:
+def _naive_calls(loss: Loss, formula: Formula, arguments: tuple[Any, ...], loop: bool) -> dict[str, Callable[[], Any]]:
     defaults = loss._defaults  # pyright: ignore[reportPrivateUsage]
     hypers = {h.name: defaults.get(h.name, h.default) for h in formula.hypers}
     whole, single = naive_function(formula), naive_function(formula, batch=False)

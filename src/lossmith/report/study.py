@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 T = TypeVar("T")
 
-_PACKAGES = ("lossmith", "numpy", "scipy", "numba", "scikit-learn", "mpmath", "matplotlib")
+_PACKAGES = ("numpy", "scipy", "numba", "scikit-learn", "mpmath", "matplotlib")
 _TOTAL = 100
 
 
@@ -139,10 +140,8 @@ def run_study(
         assert table is not None
         chosen = task or task_of([loss], table)
         split = split_of(table, chosen, test_fraction, seed)
-        options = {"alpha": alpha, "solver": solver, "max_iter": max_iter, "standardize": standardize}
-        return train(
-            loss, table, task=chosen, split=split, seed=seed, progress=training_bar, **options
-        )
+        options: dict[str, Any] = {"alpha": alpha, "solver": solver, "max_iter": max_iter, "standardize": standardize}
+        return train(loss, table, task=chosen, split=split, seed=seed, progress=training_bar, **options)
 
     said(0, _TOTAL, "derivation")
     derivation = _attempt(lambda: loss.derivation.html())
@@ -183,13 +182,13 @@ def environment() -> dict[str, str]:
     """Return versions and machine: what the times depend on, and nothing that names its owner."""
     from importlib import metadata
 
-    found: dict[str, str] = {"Python": platform.python_version()}
+    version = getattr(sys.modules["lossmith"], "__version__", "")
+    found: dict[str, str] = {"lossmith": version, "Python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            if package != "lossmith":
-                found[package] = "not installed"
+            found[package] = "not installed"
     found["system"] = f"{platform.system()}, {platform.machine()}"
     found["processor"] = f"{_processor()}, {_cores()}"
     return found

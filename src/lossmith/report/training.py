@@ -89,7 +89,7 @@ def task_of(losses: Sequence[Loss], table: Table) -> Task:
     """
     for loss in losses:
         if loss.label_name is None and loss.target_name is None:
-            raise UnsupportedError(f"{loss.name} has no label and no targets: nothing can be learnt from it.")
+            raise UnsupportedError("The loss has no label and no targets, so there is nothing to learn.")
     numbers = table.target.dtype.kind in "iuf"
     different = np.unique(table.target)
     fractional = numbers and bool(np.any(different != np.rint(different.astype(float))))
@@ -153,14 +153,15 @@ def train(
     X, y = table.X[split.train], table.target[split.train]
     if standardize is None:
         standardize = not 0.5 <= float(np.max(np.abs(X), initial=0.0)) <= 2.0
-    model: Any = estimator(
-        loss, random_state=seed, progress=progress, standardize=standardize, **options
-    )
+    model: Any = estimator(loss, random_state=seed, progress=progress, standardize=standardize, **options)
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(X, y)
     seconds = time.perf_counter() - start
+    for other in caught:
+        if not issubclass(other.category, ConvergenceWarning):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
     test_X, true = table.X[split.test], table.target[split.test]
     return Training(
         task=task,
