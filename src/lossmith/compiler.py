@@ -17,18 +17,22 @@ from dataclasses import replace
 from lossmith.calculus.cases import split_cases
 from lossmith.calculus.differentiate import Trail, differentiate
 from lossmith.calculus.hessian import LowRank, separate
-from lossmith.calculus.simplify import contract, simplify
+from lossmith.calculus.simplify import contract, distribute, simplify
 from lossmith.calculus.stabilize import stabilize
 from lossmith.kernels.rowprogram import Output
-from lossmith.language.build import add, const, mul, reduce_, substitute
+from lossmith.language.build import add, const, delta, mul, not_, reduce_, substitute
 from lossmith.language.expr import (
+    ONE,
+    Add,
     Entry,
     Expr,
     Free,
     Hyper,
+    Index,
     Label,
     fresh,
     named,
+    walk,
 )
 from lossmith.language.formula import Formula, Input, Role
 
@@ -59,7 +63,35 @@ def with_soft_label(formula: Formula, class_weight: bool = False) -> Formula:
     expr = contract(reduce_("sum", index, mul(Entry(label.name, index), *weight, inner)))
     soft = Input(label.name, Role("targets", "nonnegative"))
     inputs = tuple(soft if i is label else i for i in formula.inputs)
-    return replace(formula, expr=expr, inputs=inputs, definitions=())
+    return replace(formula, expr=expr, inputs=inputs, definitions=(), expectation_of=formula)
+
+
+def expectation(derived: Expr, formula: Formula) -> Expr | None:
+    """Return Σ_i t_i E(j, i) for what was derived from a loss with a label, E(j, y).
+
+    E has one form where j is the label and one where it is not; each is stable on its own, and their sum over the
+    labels has no cancellation that the terms do not have. None where other indicators are in E.
+    """
+    hard = formula.expectation_of
+    assert hard is not None
+    label = Label(hard.of_role("label")[0].name)
+    base, patches = split_cases(derived, J)
+    if any(at is not label for at, _ in patches):
+        return None
+    weighted = any(isinstance(n, Hyper) and n.name == "class_weight" for n in walk(formula.expr)) and not any(
+        h.name == "class_weight" for h in hard.hypers
+    )
+
+    def share(at: Index) -> Expr:
+        weight = Hyper("class_weight", (at,)) if weighted else ONE
+        return mul(weight, Entry(label.name, at))
+
+    own = substitute(patches[0][1] if patches else base, {label: J})
+    index = fresh("i")
+    other = distribute(substitute(base, {label: index}), lambda f: {J, index} <= f.free)
+    terms = other.terms if isinstance(other, Add) else (other,)
+    not_own = not_(delta(index, J))
+    return add(mul(share(J), own), *(reduce_("sum", index, mul(share(index), t), not_own) for t in terms))
 
 
 def gradient(formula: Formula, name: str) -> Trail:
@@ -113,7 +145,7 @@ def outputs_for(formula: Formula, wanted: tuple[str, ...]) -> tuple[Output, ...]
         else:
             for k, name in enumerate(scores):
                 numbered = output if k == 0 else f"{output}_{k + 1}"
-                found.append(_output(numbered, DERIVED[output](formula, name), formula))
+                found.append(_output(numbered, _derived(output, formula, name), formula))
     return tuple(found)
 
 
@@ -123,6 +155,14 @@ DERIVED: Mapping[str, Callable[[Formula, str], Expr]] = {
     "hvp": hessian_product,
 }
 """What can be computed for each differentiable input, and the pass that derives it."""
+
+
+def _derived(output: str, formula: Formula, name: str) -> Expr:
+    if formula.expectation_of is not None and formula.kind == "row":
+        found = expectation(DERIVED[output](formula.expectation_of, name), formula)
+        if found is not None:
+            return found
+    return DERIVED[output](formula, name)
 
 
 def stable(expr: Expr, formula: Formula) -> Expr:

@@ -111,7 +111,7 @@ def run(
     _call(kernel, ready, inputs, scale, arrays, "low_rank" in wanted)
     value: Any = None
     if "value" in arrays:
-        value = _reduced(arrays.pop("value"), reduction, scale, ready.layout)
+        value = _reduced(arrays.pop("value"), reduction, ready.total, ready.layout)
     if "low_rank" in wanted:  # classes last and unrounded, whatever the scores are: these are not shaped like them
         shape = (*ready.layout.sample_shape, ready.layout.classes)
         return Result(value, {n: a.reshape(shape) for n, a in arrays.items()})
@@ -290,14 +290,16 @@ def _finished(layout: Layout, array: np.ndarray, target: np.ndarray | None) -> n
     return target
 
 
-def _reduced(per_sample: np.ndarray, reduction: str, scale: float, layout: Layout) -> Any:
+def _reduced(per_sample: np.ndarray, reduction: str, total_weight: float, layout: Layout) -> Any:
     if reduction == "none":
         shaped = layout.rounded(per_sample).reshape(layout.sample_shape)
         return shaped if shaped.ndim else shaped[()]
-    total = sum_rows(per_sample) * scale
+    total = sum_rows(per_sample)
+    if reduction == "sum":
+        return total
     if math.isinf(total) and np.isfinite(per_sample).all():  # the sum overflowed, the mean may not
-        total = sum_rows(per_sample * scale)
-    return total
+        return sum_rows(per_sample / total_weight)
+    return total / total_weight if total_weight else 0.0
 
 
 def source(loss: Loss, backend: str, outputs: tuple[str, ...]) -> str:
@@ -316,15 +318,13 @@ def run_function(
     """Compute the value, jvp or vjp of a vector function along the last axis of x."""
     (item,) = formula.of_role("scores")
     array = batch.as_floats(item.name, x)
-    shaped = array.reshape(-1) if array.ndim == 0 else array
-    layout = batch.layout_of(formula, item.name, shaped, -1)
-    inputs = {item.name: layout.flat(shaped)}
+    layout = batch.layout_of(formula, item.name, array, -1)
+    inputs = {item.name: layout.flat(array)}
     if v is not None:
         inputs[DIRECTION] = batch.row_input(layout, Input(DIRECTION, Role("targets")), v)
-    key = (what, layout.compute.char)
+    key = (what, layout.compute.char, backend())
     if key not in kernels:
-        kernels[key] = compile_kernel(lower((function_output(formula, what),), formula), layout.compute)
-    shape = (layout.rows,) if layout.elementwise else (layout.rows, layout.classes)
-    out = np.empty(shape, dtype=layout.compute)
+        kernels[key] = compile_kernel(lower((function_output(formula, what),), formula), layout.compute, key[-1])
+    out = np.empty(layout.flat_shape, dtype=layout.compute)
     kernels[key].run(inputs, None, batch.hyperparameters(layout, formula, hyper), None, 1.0, {"out": out})
-    return layout.unflat(out).reshape(array.shape)
+    return layout.unflat(out)

@@ -163,5 +163,18 @@ def log_sum_exp() -> tuple[list[Output], Formula]:
     return outputs, formula("log_sum_exp", value, SCORES, LABEL)
 
 
+def log_sum_exp_of_others() -> tuple[list[Output], Formula]:
+    """log(1 + Σ_{k≠y} exp(s_k − s_y)): a maximum over some classes, of which there may be none."""
+    m = fresh()
+    others = reduce_("logsumexp", m, s(m), not_(delta(m, Y)))
+    lead = Held(sub(others, s(Y)))
+    value = call("softplus", lead)
+    n = fresh()
+    share = mul(softmax(n, s(n), J, not_(delta(n, Y))), not_(delta(J, Y)))
+    grad = mul(share, call("sigmoid", lead))
+    outputs = [Output("value", None, value), Output("grad", J, grad, ((Y, neg(call("sigmoid", lead))),))]
+    return outputs, formula("log_sum_exp_of_others", value, SCORES, LABEL)
+
+
 ALL = (softmax_cross_entropy, soft_cross_entropy, hinge, huber, logistic, relu_like, pairwise_hinge, pairwise_exp,
-       largest_margin, score_at_label, log_sum_exp)  # fmt: skip
+       largest_margin, score_at_label, log_sum_exp, log_sum_exp_of_others)  # fmt: skip

@@ -106,7 +106,7 @@ def reference(form, s, target):
     k = len(s) if s.ndim else 1
     grad = np.zeros(k)
     match form.__name__:
-        case "softmax_cross_entropy" | "log_sum_exp":
+        case "softmax_cross_entropy" | "log_sum_exp" | "log_sum_exp_of_others":
             p = np.exp(s - s.max()) / np.exp(s - s.max()).sum()
             grad = p.copy()
             grad[target] -= 1
@@ -209,6 +209,24 @@ def test_masked_classes_contribute_nothing(backend):
     assert value[2] == inf
     assert grad[2, 1] == -1
     assert grad[2, [0, 2]].sum() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("k", [3, 40])
+def test_a_maximum_over_no_class_is_minus_infinity(backend, k):
+    """Of all classes at -inf nothing is known; of some classes, that they contribute nothing."""
+    s = np.full((4, k), -math.inf, "f4")
+    s[[0, 1], [0, 1]] = 1, 2
+    s[2] = 0
+    form = forms.log_sum_exp_of_others
+    value, grad = special(backend, s, [0, 0, 0, 0], form)
+    assert value[:2].tolist() == [0, math.inf]
+    assert not grad[0].any()
+    assert value[2] == pytest.approx(math.log(k))
+    assert np.isnan(value[3])
+    value, grad = special(backend, [[5.0], [math.inf]], [0, 0], form)  # one class: no other at all
+    assert value.tolist() == [0, 0]
+    assert grad.tolist() == [[0], [0]]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

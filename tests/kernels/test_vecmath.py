@@ -292,9 +292,7 @@ def test_types_are_not_mixed(name: str) -> None:
 def test_loops_are_vectorised(name: str, dtype: type) -> None:
     run(LOOPS[name], np.zeros(1, dtype))
     suffix = {np.float32: "f32", np.float64: "f64"}[dtype]
-    texts = [
-        text for s, text in LOOPS[name].inspect_llvm().items() if f"{np.dtype(dtype)}" in str(s)
-    ]
+    texts = [text for s, text in LOOPS[name].inspect_llvm().items() if f"{np.dtype(dtype)}" in str(s)]
     assert len(texts) == 1
     assert re.search(rf"call <\d+ x \w+> @llvm\.fma\.v\d+{suffix}", texts[0])
 
@@ -335,9 +333,7 @@ def test_reductions_are_vectorised(name: str, reference: Callable[..., Any], dty
 
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_maximum_and_minimum_of_two(
-    dtype: type, native: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_maximum_and_minimum_of_two(dtype: type, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if native and not vecmath.LLVM_HAS_MAXIMUM:
         pytest.skip("this version of LLVM has no code for it")
     monkeypatch.setattr(vecmath, "LLVM_HAS_MAXIMUM", native)
@@ -395,9 +391,7 @@ def test_works_with_a_cached_kernel(tmp_path: Path) -> None:
     code = f"import sys; sys.path[:0] = [{source!r}, {str(tmp_path)!r}]; import runpy; "
     code += "runpy.run_module('generated', run_name='__main__')"
     outputs = [
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.split()
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
         for _ in range(2)
     ]
     assert [hits for _, hits in outputs] == ["0", "1"]

@@ -25,7 +25,7 @@ def story() -> Comparison:
 
 
 def test_gradients_side_by_side(story: Comparison) -> None:
-    assert [row.score for row in story.rows][0] == -10
+    assert story.rows[0].score == -10
     for row in story.rows:
         p = sigmoid(row.score)
         exact = (p - 1, (p - 1) * p * (1 - p))
@@ -90,6 +90,7 @@ def test_both_are_trained_on_the_same_rows() -> None:
         lm.losses.logistic,
         lm.loss(SQUARED),
         data=load_table("breast_cancer"),
+        max_iter=15,
         progress=lambda done, total, text: steps.append((done, total, text)),
     )
     a, b = found.training
@@ -104,12 +105,14 @@ def test_both_are_trained_on_the_same_rows() -> None:
     text = str(found)
     assert "Trained on breast_cancer" in text
     assert a.shown(a.test_score) in text
+    assert not a.converged
+    assert f"logistic: {a.model.solver_message_}" in text
     assert [s[:2] for s in steps] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert all(a.train_score >= 0 for a in (a, b))
 
 
 def test_a_loss_that_cannot_be_trained_gets_a_sentence() -> None:
-    found = compare_losses(lm.losses.bce, lm.losses.logistic.bind(), data=load_table("breast_cancer"))
+    found = compare_losses(lm.losses.bce, lm.losses.logistic.bind(), data=load_table("breast_cancer"), max_iter=15)
     failed, fitted = found.training
     assert isinstance(failed, str)
     assert isinstance(fitted, Training)

@@ -9,7 +9,7 @@ import lossmith as lm
 from lossmith.errors import UnsupportedError
 from lossmith.report.backends import Evaluator
 from lossmith.report.naive import naive_function, naive_source
-from lossmith.report.speed import LOOP, NAIVE, NUMPY, measure_speed, random_arguments
+from lossmith.report.speed import LOOP, NAIVE, NUMBA, NUMPY, Speed, SpeedRow, measure_speed, random_arguments
 
 OTHERS: dict[str, lm.Loss] = {
     "pairs": lm.loss("sum(t[:, None] * (1 - t) * maximum(0, 1 - s[:, None] + s))"),
@@ -77,3 +77,10 @@ def test_times_are_measured_for_every_contender() -> None:
         assert all(t > 0 for t in row.seconds.values())
         assert speed.ratio(row) == row.seconds[NAIVE] / row.seconds[NUMPY]
     assert "Numba is not installed" in speed.remark
+
+
+def test_the_ratio_is_to_the_fastest_kernel() -> None:
+    row = SpeedRow((8, 2), {NUMBA: 1.0, NUMPY: 2.0, NAIVE: 6.0, LOOP: 90.0})
+    speed = Speed((NUMBA, NUMPY, NAIVE, LOOP), (row,), "", 1)
+    assert speed.ratio(row) == 6.0
+    assert speed.ratio(SpeedRow((8, 2), {NUMBA: 1.0})) is None

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Callable
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +17,10 @@ import pytest
 import lossmith as lm
 from lossmith.check.report import CheckReport, CheckRow
 from lossmith.data import load_table
-from lossmith.report import Study, run_study, study_page
+from lossmith.report import run_study, study_page
+from lossmith.report import study as study_module
 from lossmith.report.drawing import inline_svg, new_figure
 from lossmith.report.pictures import confusion_svg, worst_confusions
-from lossmith.report.study import Missing
 from lossmith.report.training import Training
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -101,6 +101,13 @@ def quick_check(monkeypatch: pytest.MonkeyPatch) -> CheckReport:
     return report
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures that are not drawn: it is what takes long, and other tests look at it."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" role="img">'
+    monkeypatch.setattr("lossmith.report.page.inline_svg", lambda *_: f"{head}<title>t</title></svg>")
+
+
 def test_a_classifier(quick_check: CheckReport) -> None:
     steps: list[tuple[int, int, str]] = []
     study = run_study(
@@ -118,7 +125,9 @@ def test_a_classifier(quick_check: CheckReport) -> None:
     assert study.training.shown(study.training.test_score) in page
     assert "virginica" in page
     assert "s = &lt;b&gt; &amp; y = 1" in page
-    assert "def cross_entropy_value_and_grad" in page
+    assert isinstance(study.source, str)
+    assert "<" in study.source
+    assert f"<pre>{escape(study.source)}</pre>" in page
     assert "def naive_cross_entropy" in page
     assert lm.__version__ in page
     assert [s[0] for s in steps] == sorted(s[0] for s in steps)
@@ -135,7 +144,7 @@ def test_a_regression(quick_check: CheckReport) -> None:
     assert "Confusion" not in page
 
 
-def test_without_data(quick_check: CheckReport) -> None:
+def test_without_data(quick_check: CheckReport, undrawn: None) -> None:
     study = run_study(lm.loss("log(cosh(s - t))"))
     assert study.missing == {"training": "No data were given."}
     page = study_page(study)
@@ -143,7 +152,7 @@ def test_without_data(quick_check: CheckReport) -> None:
     assert "No model was trained. No data were given." in page
 
 
-def test_what_cannot_be_trained_is_said(quick_check: CheckReport) -> None:
+def test_what_cannot_be_trained_is_said(quick_check: CheckReport, undrawn: None) -> None:
     study = run_study(lm.losses.entropy, load_table("iris"))
     assert list(study.missing) == ["training"]
     page = study_page(study)
@@ -152,24 +161,24 @@ def test_what_cannot_be_trained_is_said(quick_check: CheckReport) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "place"),
+    ("step", "owner", "name"),
     [
-        ("derivation_html", "lossmith.loss.Loss.derivation"),
-        ("curves", "lossmith.report.study.plot_loss"),
-        ("check", "lossmith.loss.Loss.check"),
-        ("speed", "lossmith.report.study.measure_speed"),
-        ("training", "lossmith.report.study.train"),
-        ("source", "lossmith.loss.Loss.source"),
+        ("derivation_html", lm.Loss, "derivation"),
+        ("curves", study_module, "plot_loss"),
+        ("check", lm.Loss, "check"),
+        ("speed", study_module, "measure_speed"),
+        ("training", study_module, "train"),
+        ("source", lm.Loss, "source"),
     ],
 )
 def test_a_step_that_breaks_costs_its_section_only(
-    quick_check: CheckReport, monkeypatch: pytest.MonkeyPatch, step: str, place: str
+    quick_check: CheckReport, undrawn: None, monkeypatch: pytest.MonkeyPatch, step: str, owner: Any, name: str
 ) -> None:
     def broken(*args: Any, **options: Any) -> Any:
         raise ZeroDivisionError("<planted>")
 
     # The derivation is needed for the title, too: it must survive its absence.
-    monkeypatch.setattr(place, property(broken) if step == "derivation_html" else broken)
+    monkeypatch.setattr(owner, name, property(broken) if step == "derivation_html" else broken)
     loss: lm.Loss = lm.losses.half_squared_error
     study = run_study(loss, load_table("iris"))
     assert "ZeroDivisionError: <planted>." in study.missing[step]
@@ -179,7 +188,7 @@ def test_a_step_that_breaks_costs_its_section_only(
     assert "<planted>" not in page
 
 
-def test_a_section_that_cannot_be_written_costs_itself_only(quick_check: CheckReport) -> None:
+def test_a_section_that_cannot_be_written_costs_itself_only(quick_check: CheckReport, undrawn: None) -> None:
     study = run_study(lm.losses.huber, load_table("iris"))
     broken: Any = SimpleNamespace(task="classification", model=SimpleNamespace(standardize=True))
     object.__setattr__(study, "training", broken)
@@ -188,14 +197,14 @@ def test_a_section_that_cannot_be_written_costs_itself_only(quick_check: CheckRe
     assert "This section could not be written." in page
 
 
-def test_a_long_formula_with_markup_is_escaped(quick_check: CheckReport) -> None:
+def test_a_long_formula_with_markup_is_escaped(quick_check: CheckReport, undrawn: None) -> None:
     loss = lm.loss("where(abs(s - t) < 1, (s - t)**2, 2*abs(s - t) - 1)")
     page = study_page(run_study(loss))
     read_page(page)
     assert "Study of a loss" in page
 
 
-def test_no_path_and_no_host_is_told(quick_check: CheckReport) -> None:
+def test_no_path_and_no_host_is_told(quick_check: CheckReport, undrawn: None) -> None:
     import platform
 
     page = study_page(run_study(lm.losses.huber, load_table("iris")))
@@ -280,6 +289,3 @@ def test_a_study_works_where_numba_cannot_be_imported() -> None:
         env={"PYTHONPATH": str(Path(lm.__file__).parents[1])}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-
-
-__all__ = ["Callable", "Missing", "Study"]

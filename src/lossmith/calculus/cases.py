@@ -15,5 +15,7 @@ def split_cases(expr: Expr, index: Free) -> tuple[Expr, tuple[tuple[Index, Expr]
     deltas = [n for n in walk(expr) if isinstance(n, Delta) and index in (n.i, n.j)]
     deltas = [d for d in deltas if not isinstance(d.i, Bound) and not isinstance(d.j, Bound)]
     special = sorted({d.j if d.i is index else d.i for d in deltas}, key=lambda p: p.order)
+    if not special:
+        return expr, ()
     base = simplify(substitute(expr, dict.fromkeys(deltas, ZERO)))[0]
     return base, tuple((p, simplify(substitute(expr, {index: p}))[0]) for p in special)

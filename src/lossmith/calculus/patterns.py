@@ -64,7 +64,7 @@ def meta_index(name: str) -> Free:
     return Free(name, META)
 
 
-def _row(index: Index, body: Expr) -> Expr:
+def row(index: Index, body: Expr) -> Expr:
     """Close an expression over an index into a comparable value: the λ of a row metavariable."""
     probe = fresh()
     return reduce_(ROW, probe, substitute(body, {index: probe}))
@@ -93,7 +93,7 @@ def _match_meta(pattern: Var, node: Node, bound: Bindings) -> Iterator[Bindings]
     index = _resolve(pattern.indices[0], bound)
     if known is None:
         if index is not None:
-            yield {**bound, pattern.name: _row(index, node)}
+            yield {**bound, pattern.name: row(index, node)}
         return
     assert isinstance(known, Reduce)
     if index is not None:
@@ -161,7 +161,7 @@ def _match_binder(pattern: Reduce | Softmax, node: Reduce | Softmax, bound: Bind
     index = fresh()
     _, _, body = opened(pattern, index)
     _, cond, other = opened(node, index)
-    condition = _row(index, cond)
+    condition = row(index, cond)
     if bound.get(_COND, condition) is condition:
         yield from match(body, other, {**bound, _COND: condition})
 

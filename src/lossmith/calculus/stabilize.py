@@ -14,9 +14,12 @@ Three passes over an expression that is already simplified:
 
 from __future__ import annotations
 
-from lossmith.calculus.patterns import indices_of
+from functools import partial
+
+from lossmith.calculus.patterns import fill, indices_of, row
 from lossmith.calculus.rules import RECOGNITION, Rule, rewriting
 from lossmith.calculus.simplify import bottom_up
+from lossmith.calculus.statements import parse_statement
 from lossmith.language.build import (
     add,
     call,
@@ -45,13 +48,16 @@ from lossmith.language.expr import (
     Call,
     ClassNumber,
     Const,
+    Delta,
     Entry,
     Expr,
+    Free,
     Held,
     Hyper,
     Index,
     Mul,
     Node,
+    Not,
     Pow,
     Reduce,
     Size,
@@ -89,6 +95,10 @@ STABLE_RULES = (
               b="positive"),
     rewriting("one_minus_power_of_sigmoid", "1 - sigmoid(a)**b", "-expm1(b*log(sigmoid(a)))", plain="b",
               b="positive"),
+    rewriting("sum_of_the_others", "sum(z) - z[i]",
+              "group(sum(z*(max(z) > z)) + max(z)*group(sum((z == max(z))*1) - 1) + group(max(z) - z[i]))", plain="z"),
+    rewriting("log_share_less_entropy", "x[i] - logsumexp(x) - sum(softmax(x)*(x - logsumexp(x)))",
+              "group(x[i] - max(x)) - sum(softmax(x)*group(x - max(x)))"),
     rewriting("mean_over_softmax", "z[i] - sum(softmax(x)*z)",
               "group(z[i] - z[argmax(x)]) - sum(softmax(x)*group(z - z[argmax(x)]))", plain="z"),
     rewriting("log_softmax_complement", "log(1 - softmax(x)[i])",
@@ -124,8 +134,26 @@ def power_of_share(e: Expr) -> Expr | None:
     return call("exp", mul(e.exponent, Held(log_p)))
 
 
+_OTHERS = partial(parse_statement, "group(sum(z*(max(z) > z)) + max(z)*group(sum((z == max(z))*1) - 1) + group(max(z) - z[i]))")
+
+
+def sum_of_others(e: Expr) -> Expr | None:
+    """Compute Σ_{m≠j} f_m for every j at once: all but one of the largest, plus what f_j falls short of it.
+
+    That has no cancellation where the f_m have one sign, as targets and their products with probabilities do.
+    """
+    if not (isinstance(e, Reduce) and e.op == "sum" and isinstance(e.cond, Not) and isinstance(e.cond.cond, Delta)):
+        return None
+    index, cond, body = opened(e)
+    others = [i for i in cond.free if i is not index]
+    if len(others) != 1 or not isinstance(others[0], Free) or others[0] in body.free:
+        return None
+    return fill(_OTHERS(), {"z": row(index, body), "i": others[0]})
+
+
 STABLE_RULES = (
     *STABLE_RULES,
+    Rule("sum_of_others", "", sum_of_others, "", ("sum(exp(s), where=classes != y)",)),
     Rule("out_of_binder", "", out_of_binder, "", ("max(s - s[y])", "logsumexp(s + s[0])", "softmax(s - s[y])[y]")),
     Rule("power_of_share", "", power_of_share, "", ("softmax(s)[y]**1.5",)),
 )
@@ -253,8 +281,8 @@ class _Gaps:
                 for t in used:
                     terms.remove(t)
                 done.append(mul(const(number), Held(sub(log_rest, self.gap(part, at)))))
-        if large:
-            scores = [t for t in terms if isinstance(coefficient(t)[1], Entry)]
+        scores = [t for t in terms if isinstance(coefficient(t)[1], Entry)]
+        if large or (len(scores) > 1 and len(scores) < len(terms)):
             terms = [t for t in terms if t not in scores]
             done.append(Held(add(*large, *scores)))
         done += [self.visit(t) for t in terms]  # type: ignore[misc]
@@ -285,7 +313,8 @@ def guarded(expr: Expr, targets: frozenset[str]) -> Expr:
             if is_indicator(f) and not isinstance(f, Const) and may_be_infinite(rest, targets):
                 return where(f, step(rest), ZERO)
         for f in e.factors:
-            if _leaves_out(f, targets):
+            logged = any(isinstance(g, Call) and g.function == "log" and g.args[0] is f for g in e.factors)
+            if logged or _leaves_out(f, targets):
                 others = [g for g in e.factors if g is not f and not isinstance(g, Const)]
                 if others and may_be_infinite(mul(*others), targets):
                     number, _ = coefficient(e)

@@ -15,7 +15,7 @@ from lossmith.check.mparray import definition_value
 from lossmith.check.precision import Unsettled
 from lossmith.check.promise import Promise, base_limit, is_shift_invariant
 from lossmith.check.report import CheckReport
-from lossmith.check.samples import SIZES, Batch, batches
+from lossmith.check.samples import SIZES, Batch, batches, some_rows
 from lossmith.check.subject import TOGETHER, Subject, other_value, soft_subject_of, subject_of
 from lossmith.check.tally import Tally
 from lossmith.compiler import DIRECTION
@@ -76,7 +76,7 @@ def check_loss(
     loss : Loss
     dtypes : sequence of str
     samples : {"standard", "quick"} or sequence of Batch
-        "quick" takes a third of the rows, and no large ones.
+        "quick" takes every second row of three classes only.
     seed : int
         Of the inputs.
     against : Loss, str or callable, optional
@@ -149,11 +149,13 @@ def _work(
     size, quick = subject.fixed_size, samples == "quick"
     sizes = (size,) if size else (3,) if quick else SIZES
     large = not quick and size is None and not _couples_pairs(subject.formula.expr)
+    every = 2 if quick else 1
     for batch in batches(subject.formula, np.float32, seed=seed, sizes=sizes, large=large):
-        yield batch, tuple(dtypes)
+        yield some_rows(batch, np.arange(0, len(batch), every)), tuple(dtypes)
     if "float64" in dtypes:
         found = batches(subject.formula, np.float64, seed=seed, sizes=sizes[-1:], large=False)
-        yield from ((batch, ("float64",)) for batch in found)
+        for batch in found:
+            yield some_rows(batch, np.arange(0, len(batch), every)), ("float64",)
 
 
 def _couples_pairs(expr: Expr) -> bool:

@@ -1,8 +1,8 @@
 """What accuracy is promised: units of roundoff, and how many more an input is worth.
 
 A result has at most 8 units of roundoff u of error, log2 K more for the sums, and what rounding the
-inputs explains: changing s_k − m, the distance to the largest score, by a relative 2u, targets by
-8u, hyperparameters and scores that are no distances by 2u. For a softmax probability p_k that is
+inputs explains: changing s_k − m, the distance to the largest score, by a relative 2u, scores that
+are no distances by 4u, targets by 8u, hyperparameters by 2u. For a softmax probability p_k that is
 the 8 + |s_k − m| of the design, up to a factor of 2; for p_k − t_k, where no algorithm gets all
 digits, it is what cancellation costs; beside a kink it is the other slope. The limit is stated in
 units in the last place: n units of roundoff are at most n of those. Among subnormal numbers, where
@@ -137,10 +137,14 @@ class Promise:
         if not finite:
             return
         origin = max(finite) if item.name in self.invariant else ctx.mpf(0)
-        # A distribution is one up to what its sum is off by: no entry is known better than that.
-        unsure = abs(sum(finite) - 1) if item.role.domain == "simplex" else ctx.mpf(0)
+        # The entries of a distribution were rounded, unless they are 0 and 1: none is known better
+        # than its sum, however small it is.
+        unsure = ctx.mpf(0)
+        if item.role.domain == "simplex" and any(x not in (0, 1) for x in finite):
+            unsure = max(abs(sum(finite) - 1), ctx.mpf(u))
         real_scores = item.role.kind == "scores" and item.role.domain == "real"
-        size = (2 if real_scores else UNITS) * u
+        of_scores = 2 if item.name in self.invariant else 4
+        size = (of_scores if real_scores else UNITS) * u
         if len(entries) > _MANY:
             by_size = sorted(range(len(numbers)), key=lambda k: -numbers[k])
             entries = [*by_size[: _MANY // 2]]

@@ -315,7 +315,8 @@ class Emitter(Printer):
         self.put("    equal += 1")
         self.depth, self.indent = loop.depth, self.indent - 1
         self.known = outer
-        self.put(f"if {name} < F(0) or equal > 1:")
+        # over some classes only, -inf is the maximum of none
+        self.put(f"if {name} < F(0) or equal > 1:" if fold.where is None else f"if {name} > F(0) and equal > 1:")
         self.put(f"    {name} = F(np.nan)")
         self.indent -= 1
 

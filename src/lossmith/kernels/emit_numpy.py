@@ -40,10 +40,18 @@ from lossmith.kernels.rowprogram import (
 
 HELPERS = {
     "peak": '''
-def peak(x):
-    """Row maximum; NaN where it is -inf, or +inf twice: no limit exists there."""
-    m = x.max(axis=1, keepdims=True)
-    lost = np.isinf(m) & ((m < 0) | ((x == m).sum(axis=1, keepdims=True) > 1))
+def peak(x, axis=1):
+    """Maximum over the classes; NaN where it is -inf, or +inf twice: no limit exists there."""
+    m = x.max(axis=axis, keepdims=True)
+    lost = np.isinf(m) & ((m < 0) | ((x == m).sum(axis=axis, keepdims=True) > 1))
+    return np.where(lost, np.nan, m)
+''',
+    "peak_where": '''
+def peak_where(hit, x, axis=1):
+    """Maximum over some classes: -inf if there are none; NaN where it is +inf twice: no limit exists there."""
+    x = np.where(hit, x, -np.inf)
+    m = x.max(axis=axis, keepdims=True)
+    lost = (m == np.inf) & ((x == m).sum(axis=axis, keepdims=True) > 1)
     return np.where(lost, np.nan, m)
 ''',
     "gap": '''
@@ -111,7 +119,7 @@ class _Emitter(Printer):
         operations = {v.op for s in statements(self.program.body) for o in operands(s) for v in subvalues(o)
                       if isinstance(v, Op)}  # fmt: skip
         prologue = list(self.prologue())
-        if operations & QUIET or "peak" in self.used:
+        if operations & QUIET or self.used & {"peak", "peak_where"}:
             body = ['with np.errstate(all="ignore"):', *(f"    {line}" for line in body)]
         lines = [self.signature(), f'    """{self.docstring()}"""', *(f"    {x}" for x in (*prologue, *body))]
         lines.append(f"    return {self.returned()}")
@@ -206,14 +214,24 @@ class _Emitter(Printer):
         if not {0, axis} <= extent:  # the same in every row, or for every class
             text = f"np.broadcast_to({text}, {self.shape(axis)})"
         self.define(fold.name, axis - 1, (extent | {0}) - {axis})
-        if fold.op == "peak" and axis == 1:
-            self.used.add("peak")
-            return f"{fold.name} = peak({text})"
-        function = {"nan": "any", "peak": "max"}.get(fold.op, fold.op)
+        if fold.op == "peak":
+            return f"{fold.name} = {self.peak(fold, text)}"
+        function = {"nan": "any"}.get(fold.op, fold.op)
         keep = ", keepdims=True" if axis == 1 else ""
         if text.isidentifier() or (text.endswith(")") and text.startswith("np.") and fold.op == "nan"):
             return f"{fold.name} = {text}.{function}(axis={axis}{keep}{extra})"
         return f"{fold.name} = np.{function}({text}, axis={axis}{keep}{extra})"
+
+    def peak(self, fold: Fold, text: str) -> str:
+        along, squeezed = ("", "") if self.depth == 1 else (f", axis={self.depth}", f".squeeze({self.depth})")
+        if fold.where is None:
+            self.used.add("peak")
+            return f"peak({text}{along}){squeezed}"
+        self.used.add("peak_where")
+        value = self.text(fold.value)
+        if not {0, self.depth} <= self.extent(fold.value) | self.extent(fold.where):
+            value = f"np.broadcast_to({value}, {self.shape(self.depth)})"
+        return f"peak_where({self.text(fold.where)}, {value}{along}){squeezed}"
 
     def shape(self, axis: int) -> str:
         self.used.add("shape")

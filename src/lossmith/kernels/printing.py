@@ -23,7 +23,7 @@ NUMPY_CALLS = {
 
 NUMPY_NAMES = frozenset(
     ["np", "K", "rows", "classes", "given", "dtype", "len",
-     "peak", "gap", "scaled", "sigmoid", "softplus", "log_cosh"]
+     "peak", "peak_where", "gap", "scaled", "sigmoid", "softplus", "log_cosh"]
 )  # fmt: skip
 NUMBA_NAMES = frozenset(
     ["np", "njit", "kernel", "F", "U", "N", "K", "T", "R", "i", "r", "w", "factor", "scale", "weight", "first", "block",

@@ -30,9 +30,10 @@ pairs). A value named inside a loop is known, entry by entry, from there on: in 
 index of that loop, and in deeper loops by the index of any loop around. An emitter decides whether it is kept in
 memory (NumPy keeps all) or computed again (loops keep what is dear): schedule.py.
 
-The folds: sum; max and min, where NaN wins; `peak`, the maximum as a shift needs it (NaN where it is −∞, or +∞ more
-than once: there the limit does not exist); argmax and argmin, the first at ties, where the first NaN wins; `nan`,
-whether any is NaN. Of no entry at all they are 0, −∞, +∞, NaN, 0, 0, False.
+The folds: sum; max and min, where NaN wins; `peak`, the maximum as a shift needs it (NaN where it is +∞ more than
+once, or −∞ over all classes: there the limit does not exist; over some classes, −∞ is the maximum of none); argmax and
+argmin, the first at ties, where the first NaN wins; `nan`, whether any is NaN. Of no entry at all they are 0, −∞, +∞,
+NaN, 0, 0, False.
 
 An elementwise program has no loops: its row is one element.
 """

@@ -345,12 +345,8 @@ def _minimum(a: Number, b: Number) -> Number:
     return a.select(a < b, a, a.select(a.is_nan(), a, b))
 
 
-maximum = _binary(
-    "maximum", _maximum, "Return the larger; NaN if either is. A reduction by it is vectorised."
-)
-minimum = _binary(
-    "minimum", _minimum, "Return the smaller; NaN if either is. A reduction by it is vectorised."
-)
+maximum = _binary("maximum", _maximum, "Return the larger; NaN if either is. A reduction by it is vectorised.")
+minimum = _binary("minimum", _minimum, "Return the smaller; NaN if either is. A reduction by it is vectorised.")
 max_nnan = _binary(
     "max_nnan",
     lambda a, b: a.call("llvm.maxnum", b, flags=("nnan", "nsz")),
@@ -384,9 +380,7 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
 def select(typingctx: Any, condition: Any, a: Any, b: Any) -> Any:
     """Return a if the condition holds, else b, having computed both: never a branch."""
     if condition != types.boolean or a != b or a not in FORMATS:
-        raise TypingError(
-            f"vecmath.select takes a bool and two floats of one type, not ({condition}, {a}, {b})"
-        )
+        raise TypingError(f"vecmath.select takes a bool and two floats of one type, not ({condition}, {a}, {b})")
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(*args)

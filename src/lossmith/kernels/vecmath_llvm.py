@@ -57,12 +57,8 @@ class Format:
 
 _FLOAT, _DOUBLE = ir.FloatType(), ir.DoubleType()
 FORMATS = {
-    types.float32: Format(
-        "float32", _FLOAT, ir.IntType(32), 23, 127, 8, -104.0, -85.0, 89.0, -30.0, 2.0**-26
-    ),
-    types.float64: Format(
-        "float64", _DOUBLE, ir.IntType(64), 52, 1023, 11, -746.0, -700.0, 710.0, -50.0, 2.0**-56
-    ),
+    types.float32: Format("float32", _FLOAT, ir.IntType(32), 23, 127, 8, -104.0, -85.0, 89.0, -30.0, 2.0**-26),
+    types.float64: Format("float64", _DOUBLE, ir.IntType(64), 52, 1023, 11, -746.0, -700.0, 710.0, -50.0, 2.0**-56),
 }
 
 

@@ -84,6 +84,8 @@ class Formula:
     text: str | None = None
     doc: str = ""
     function: Any = field(default=None, compare=False)
+    expectation_of: Formula | None = None
+    """For an expected loss over a distribution of the label: the loss with the label."""
 
     def of_role(self, kind: str) -> tuple[Input, ...]:
         """Return the inputs with a role, in the order of the arguments."""
