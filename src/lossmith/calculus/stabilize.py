@@ -318,10 +318,24 @@ def guarded(expr: Expr, targets: frozenset[str]) -> Expr:
                 others = [g for g in e.factors if g is not f and not isinstance(g, Const)]
                 if others and may_be_infinite(mul(*others), targets):
                     number, _ = coefficient(e)
+                    quotient = _divided(f, others)
+                    if quotient is not None:
+                        return mul(const(number), where(compare("==", f, ZERO), ZERO, quotient))
                     return mul(const(number), call("scaled", f, step(mul(*others))))
         return e
 
     return bottom_up(expr, step)
+
+
+def _divided(f: Expr, others: list[Expr]) -> Expr | None:
+    """Return f/p/p for f·p⁻², one division at a time: p² and 1/p leave the range of floats before f/p does."""
+    if len(others) != 1 or not isinstance(others[0], Pow) or not isinstance(others[0].base, Entry):
+        return None
+    power_ = others[0].exponent
+    if not isinstance(power_, Const) or power_.value not in (-1, -2):
+        return None
+    once = Held(div(f, others[0].base))
+    return once if power_.value == -1 else Held(div(once, others[0].base))
 
 
 def _leaves_out(f: Expr, targets: frozenset[str]) -> bool:

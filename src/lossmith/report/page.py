@@ -59,7 +59,10 @@ pre { background: #f6f7f8; border: 1px solid #e1e3e6; border-radius: 4px; paddin
   overflow-x: auto; font: 0.84rem/1.45 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 summary { cursor: pointer; }
 footer { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 0.8rem; font-size: 0.86rem; color: #5c5c5c; }
-@media (max-width: 40rem) { main { padding: 0.8rem; } h1 { font-size: 1.5rem; } }
+@media (max-width: 40rem) {
+  main { padding: 0.8rem; } h1 { font-size: 1.5rem; }
+  .lossmith-check td:last-child { white-space: nowrap; }
+}
 @media print {
   main { max-width: none; padding: 0; } pre { white-space: pre-wrap; }
   .scroll { overflow: visible; } .scroll > svg { max-width: 100% !important; }
