@@ -21,9 +21,10 @@ def _pool(helpers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(helpers)
 
 
-def _split(work: Callable[[slice], Any], size: int, nbytes: int, threads: int) -> Callable[[], Any]:
+def _split(work: Callable[[slice], Any], array: np.ndarray, threads: int) -> Callable[[], Any]:
     """Return a call that does the work in equal shares, one of them itself."""
-    if threads == 1 or nbytes < _SMALL:
+    size = array.size
+    if threads == 1 or array.nbytes < _SMALL:
         return lambda: work(slice(0, size))
     shares = [slice(size * k // threads, size * (k + 1) // threads) for k in range(threads)]
     pool = _pool(threads - 1)
@@ -41,10 +42,10 @@ def prepare_copy(problem: Problem) -> Ready:
     """Return a copy of the scores to an array that exists."""
     source = problem.scores.reshape(-1)
     target = np.zeros_like(source)
-    return Ready(_split(lambda at: np.copyto(target[at], source[at]), source.size, source.nbytes, problem.threads), None)
+    return Ready(_split(lambda at: np.copyto(target[at], source[at]), source, problem.threads), None)
 
 
 def prepare_read(problem: Problem) -> Ready:
     """Return a pass over the scores that keeps one number: their maximum, which NumPy takes in full vectors."""
     source = problem.scores.reshape(-1)
-    return Ready(_split(lambda at: np.maximum.reduce(source[at]), source.size, source.nbytes, problem.threads), None)
+    return Ready(_split(lambda at: np.maximum.reduce(source[at]), source, problem.threads), None)

@@ -14,9 +14,7 @@ from benchmarks.works import Work
 SEED = 20
 OPTIONS: dict[str, Callable[[np.random.Generator, Work], dict[str, Any]]] = {
     "": lambda random, work: {},
-    "class_weight": lambda random, work: {
-        "class_weight": random.uniform(0.5, 2.0, work.classes).astype(work.dtype)
-    },
+    "class_weight": lambda random, work: {"class_weight": random.uniform(0.5, 2.0, work.classes).astype(work.dtype)},
     "ignore_index": lambda random, work: {"ignore_index": 0},
     "label_smoothing": lambda random, work: {"label_smoothing": 0.1},
     "sample_weight": lambda random, work: {"sample_weight": random.uniform(0.5, 2.0, work.shape[0]).astype(work.dtype)},

@@ -84,7 +84,11 @@ def _with_options(problem: Problem, function: Function) -> Function | None:
             return lambda s, t: losses.softmax_cross_entropy(s, t).mean()
         case "label_smoothing":
             amount, k = problem.options["label_smoothing"], problem.work.classes
-            return lambda s, y: losses.softmax_cross_entropy(s, losses.smooth_labels(jax.nn.one_hot(y, k), amount)).mean()
+
+            def smoothed(s: Any, y: Any) -> Any:
+                return losses.softmax_cross_entropy(s, losses.smooth_labels(jax.nn.one_hot(y, k), amount)).mean()
+
+            return smoothed
         case "sample_weight":
             weight = jnp.asarray(problem.options["sample_weight"])
             return lambda s, y: (rows(s, y) * weight).sum() / weight.sum()

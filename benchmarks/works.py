@@ -142,7 +142,9 @@ def chosen(works: tuple[Work, ...], only: list[str], quick: bool) -> tuple[Work,
     """Return the works whose name or group holds, or matches, one of the words."""
     found = [w for w in works if w.quick or not quick]
     if only:
-        found = [w for w in found if any(matches(word, w.name, w.group) for word in only)]
+        exact = {w.name for w in found} & {word.replace("x", "×") for word in only}
+        loose = [word for word in only if word.replace("x", "×") not in exact]
+        found = [w for w in found if w.name in exact or any(matches(word, w.name, w.group) for word in loose)]
     return tuple(found)
 
 

@@ -26,12 +26,9 @@ NUMPY_ONLY = {
 }
 NUMERIC = ("value_is_the_definition", "gradient_is_the_derivative", "hessian_diagonal_is_the_second_derivative")
 # Mistakes that are known. The day they are mended, the tests that name them say so.
-BROKEN = {
-    ("distributions_stand_for_labels", "focal"): "the expected focal loss is not stabilised: 1 − p_y cancels in its "
-    "gradient where y leads by 20",
+BROKEN: dict[tuple[str, ...], str] = {
     ("hessian_diagonal_is_the_second_derivative", "focal", "gamma"): "the second derivative of (1 − p_y)^γ, γ no "
     "folded number, loses its digits where y leads by 20",
-    ("back_ends_agree", "softmax_entropy"): "terms of both signs: a few ulp more than is promised, in float32",
 }
 
 

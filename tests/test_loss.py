@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import lossmith as lm
+from lossmith import evaluation
 from lossmith.losses import CATALOGUE, resolve_loss
 
 S = np.array([[2.0, 0.0, 1.0], [0.5, -1.0, 3.0]])
@@ -73,7 +74,7 @@ def test_resolving() -> None:
     assert resolve_loss(lambda s, t: (s - t) ** 2)(3.0, 1.0) == 4
     with pytest.raises(lm.FormulaError):
         resolve_loss("softmax(s)")
-    with pytest.raises(TypeError, match="use .bind"):
+    with pytest.raises(TypeError, match=r"use \.bind"):
         lm.loss(lambda s: s, delta=1.0)  # pyright: ignore[reportCallIssue]
 
 
@@ -91,8 +92,10 @@ def test_bound_values_are_defaults() -> None:
         lm.huber.bind(gamma=1.0)
 
 
-def test_folded_values_are_like_others() -> None:
+def test_folded_values_are_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Values that get a kernel of their own give what the general kernel gives, nearly."""
+    monkeypatch.setenv(evaluation.BACKEND, "numpy")  # Numba would compile two dozen kernels
+    scores = np.random.default_rng(2).normal(size=(2, 3))
     for loss, name in [
         (lm.focal, "gamma"),
         (lm.huber, "delta"),
@@ -101,13 +104,14 @@ def test_folded_values_are_like_others() -> None:
     ]:
         target = 0.0 if loss is lm.huber else np.full((2, 3), 1 / 3) if loss is lm.softmax_kl else Y
         for value in (0.5, 1.0, 2.0):
-            folded = loss.value_and_grad(S, target, **{name: value})
-            general = loss.value_and_grad(S, target, **{name: value * (1 + 1e-15)})
+            folded = loss.value_and_grad(scores, target, **{name: value})
+            general = loss.value_and_grad(scores, target, **{name: value * (1 + 1e-15)})
             np.testing.assert_allclose(folded[0], general[0], rtol=1e-13)
             np.testing.assert_allclose(folded[1], general[1], rtol=1e-11, atol=1e-15)
 
 
-def test_numbers_per_class() -> None:
+def test_numbers_per_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(evaluation.BACKEND, "numpy")
     alpha = lm.loss("-alpha[y] * log(softmax(s)[y])", alpha=[1.0, 2.0, 0.5])
     expected = lm.cross_entropy(S, Y, reduction="none") * [1.0, 0.5]
     np.testing.assert_allclose(alpha(S, Y, reduction="none"), expected, rtol=1e-15)
@@ -245,10 +249,8 @@ def test_the_numba_source_is_python(name: str) -> None:
     compile(CATALOGUE[name].source("numba", ("value", "grad", "hessian_diag")), name, "exec")
 
 
-def test_derivations_and_pictures_are_there() -> None:
-    assert "softmax(s)_j − 1{j=y}" in str(lm.cross_entropy.derivation) or "p_j − 1{j=y}" in str(
-        lm.cross_entropy.derivation
-    )
+def test_the_derivation_is_there() -> None:
+    assert "= p_j − 1{j=y}" in str(lm.cross_entropy.derivation)
 
 
 def test_nothing_is_printed_or_warned_of() -> None:

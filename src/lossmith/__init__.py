@@ -50,10 +50,10 @@ from lossmith.loss import Loss, loss
 
 if TYPE_CHECKING:
     from lossmith import check, interop, linear, losses, report
-    from lossmith.losses.binary import *
-    from lossmith.losses.classes import *
-    from lossmith.losses.distributions import *
-    from lossmith.losses.regression import *
+    from lossmith.losses.binary import *  # noqa: F403
+    from lossmith.losses.classes import *  # noqa: F403
+    from lossmith.losses.distributions import *  # noqa: F403
+    from lossmith.losses.regression import *  # noqa: F403
 
 __version__ = "0.1.0"
 

@@ -233,8 +233,9 @@ def kernel_for(loss: Loss, wanted: tuple[str, ...], ready: Prepared) -> Kernel:
     kernel = loss._kernels.get(key)  # pyright: ignore[reportPrivateUsage]
     if kernel is None:
         program = lower(outputs_for(ready.formula, wanted), ready.formula)
-        kernel = compile_kernel(program, ready.layout.compute, key[-1])
-        loss._kernels[key] = kernel  # pyright: ignore[reportPrivateUsage]
+        made = compile_kernel(program, ready.layout.compute, key[-1])
+        # Threads that come here together must end with one kernel: it is compiled once, at its first run.
+        kernel = loss._kernels.setdefault(key, made)  # pyright: ignore[reportPrivateUsage]
     return kernel
 
 
@@ -324,7 +325,14 @@ def run_function(
         inputs[DIRECTION] = batch.row_input(layout, Input(DIRECTION, Role("targets")), v)
     key = (what, layout.compute.char, backend())
     if key not in kernels:
-        kernels[key] = compile_kernel(lower((function_output(formula, what),), formula), layout.compute, key[-1])
+        made = compile_kernel(lower((function_output(formula, what),), formula), layout.compute, key[-1])
+        kernels.setdefault(key, made)
     out = np.empty(layout.flat_shape, dtype=layout.compute)
     kernels[key].run(inputs, None, batch.hyperparameters(layout, formula, hyper), None, 1.0, {"out": out})
     return layout.unflat(out)
+
+
+def function_source(formula: Formula, backend_name: str, what: str) -> str:
+    """Return the generated code of a vector function's value, jvp or vjp."""
+    program = lower((function_output(formula, what),), formula)
+    return compile_kernel(program, np.dtype(np.float32), cast(Backend, backend_name)).source

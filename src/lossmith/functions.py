@@ -18,6 +18,8 @@ from lossmith.language.reader import read
 from lossmith.language.trace import trace
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from lossmith.calculus.prose import Derivation
 
 
@@ -89,8 +91,20 @@ class VectorFunction:
 
         return derive_function(self.definition, self.spelled.expr)
 
+    def source(self, backend: str = "numpy", output: str = "value") -> str:
+        """Return the generated code for "value", "jvp" or "vjp"; the NumPy code runs on its own."""
+        from lossmith.evaluation import function_source
+
+        return function_source(self.definition, backend, output)
+
+    def plot(self, **options: Any) -> Figure:
+        """Draw the function and its derivative, or the row of its Jacobian."""
+        from lossmith.report import plot_function
+
+        return plot_function(self, **options)
+
     def _repr_html_(self) -> str:
-        return self.derivation._repr_html_()
+        return self.derivation.html()
 
     def _run(self, what: str, x: Any, v: Any, hyper: dict[str, Any]) -> np.ndarray:
         from lossmith.evaluation import run_function

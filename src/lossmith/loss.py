@@ -143,9 +143,11 @@ class Loss:
         if first.role.domain != "real":
             return None
         for node in walk(_engine().stable_names(self._formula.expr)):
-            plain = isinstance(node, Softmax | Reduce) and isinstance(node.body, Entry)
-            if plain and (isinstance(node, Softmax) or node.op == "logsumexp") and node.body.name == first.name:
-                return "softmax"
+            match node:
+                case Softmax(body=Entry(name)) | Reduce("logsumexp", body=Entry(name)) if name == first.name:
+                    return "softmax"
+                case _:
+                    pass
             if isinstance(node, CallNode) and node.function in ("sigmoid", "softplus"):
                 return "sigmoid"
         return None
@@ -154,7 +156,7 @@ class Loss:
         return f"<Loss {self.name}: {self.formula}>"
 
     def _repr_html_(self) -> str:
-        return self.derivation._repr_html_()
+        return self.derivation.html()
 
     def __deepcopy__(self, memo: Any) -> Loss:
         return self  # nothing in a loss ever changes

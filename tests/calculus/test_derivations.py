@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from itertools import product
 
 import pytest
-from calculus.samples import samples
-from formulas import EXTRA
 
 import lossmith as lm
+from calculus.samples import samples
+from formulas import EXTRA
 from lossmith.calculus.derivation import Line, Section, derive_sections, jacobian_section
 from lossmith.check.interpreter import Sample, evaluate
 from lossmith.check.precision import agree

@@ -13,7 +13,7 @@ import pytest
 
 from kernels import stable_forms as forms
 from lossmith.kernels.emit_numba import emit_numba
-from lossmith.kernels.emit_numpy import emit_numpy, function_name
+from lossmith.kernels.emit_numpy import emit_numpy
 from lossmith.kernels.emit_tiles import emit_tiles
 from lossmith.kernels.lower import lower
 from lossmith.kernels.rowprogram import (
@@ -31,6 +31,7 @@ from lossmith.kernels.rowprogram import (
     Reject,
     RowProgram,
     Store,
+    function_name,
     statements,
 )
 from lossmith.kernels.runtime import compile_kernel

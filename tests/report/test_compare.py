@@ -9,8 +9,9 @@ import pytest
 import lossmith as lm
 from lossmith.data import Table, load_table
 from lossmith.errors import UnsupportedError
+from lossmith.linear.tasks import split_of, task_of
 from lossmith.report import Comparison, compare_losses
-from lossmith.report.training import Training, split_of, task_of
+from lossmith.report.training import Training
 
 SQUARED = "(sigmoid(s) - t)**2 / 2"
 

@@ -29,7 +29,7 @@ from lossmith.language.latex import to_latex
 from lossmith.language.mathml import operator, to_mathml
 from lossmith.language.text import to_text
 
-I, J = named("i"), named("j")
+SAMPLE, J = named("i"), named("j")
 _MATHML_N = '<mfrac><mn>1</mn><mi>N</mi></mfrac>'
 
 
@@ -83,7 +83,7 @@ def in_batch(expr: Expr, formula: Formula, names: tuple[Definition, ...]) -> Exp
     """Return the gradient of one sample with the sample's number i on everything that belongs to it."""
     expr = abbreviate(expr, names)
     labels = {Label(i.name): Label(f"{i.name}_i") for i in formula.of_role("label")}
-    rows = {d.name for d in names if d.index is not None}
+    named_rows = {d.name for d in names if d.index is not None}
     scalars = {d.name for d in names if d.index is None}
 
     def visit(n: Node) -> Node:
@@ -91,11 +91,11 @@ def in_batch(expr: Expr, formula: Formula, names: tuple[Definition, ...]) -> Exp
             case Label():
                 return labels.get(n, n)
             case Entry(name, index):
-                return Var(name.upper(), (I,) if index is None else (I, _visited(index)))
-            case Var(name, indices) if name in rows:
-                return Var(name.upper(), (I, *(_visited(k) for k in indices)))
+                return Var(name.upper(), (SAMPLE,) if index is None else (SAMPLE, _visited(index)))
+            case Var(name, indices) if name in named_rows:
+                return Var(name.upper(), (SAMPLE, *(_visited(k) for k in indices)))
             case Var(name, ()) if name in scalars:
-                return Var(name, (I,))
+                return Var(name, (SAMPLE,))
             case _:
                 return rebuild(n, visit)
 
@@ -107,7 +107,8 @@ def in_batch(expr: Expr, formula: Formula, names: tuple[Definition, ...]) -> Exp
     result = visit(expr)
     assert isinstance(result, Expr)
     if formula.kind == "elementwise":
-        result = substitute(result, {Var(i.name.upper(), (I,)): Var(i.name.upper(), (I, J)) for i in formula.inputs})
+        rows = [i.name.upper() for i in formula.inputs]
+        result = substitute(result, {Var(name, (SAMPLE,)): Var(name, (SAMPLE, J)) for name in rows})
     return result
 
 

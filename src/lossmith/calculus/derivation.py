@@ -37,7 +37,7 @@ from lossmith.language.expr import (
 )
 from lossmith.language.formula import Definition, Formula
 
-I, J, K = named("i"), named("j"), named("k")
+OUTPUT, J, K = named("i"), named("j"), named("k")
 LOSS = Var("L", ())
 FUNCTION = Var("f", ())
 
@@ -91,7 +91,7 @@ def jacobian_section(formula: Formula, spelled: Expr) -> Section:
     name = formula.of_role("scores")[0].name
     wrt = None if formula.kind == "elementwise" else J
     trail = differentiate(spelled, name, wrt)
-    lhs_body = FUNCTION if wrt is None else Var("f", (formula.output or I,))
+    lhs_body = FUNCTION if wrt is None else Var("f", (formula.output or OUTPUT,))
     title = "Derivative" if wrt is None else "Jacobian"
     return Section(title, Derivative(lhs_body, name, wrt), _lines(trail), _cases(trail.result, wrt))
 
@@ -199,8 +199,9 @@ def _targets_sum_to_one(formula: Formula, result: Expr) -> Expr | None:
     names = {i.name for i in formula.of_role("targets") if i.role.domain == "simplex"}
 
     def step(e: Expr) -> Expr:
-        total = isinstance(e, Reduce) and e.op == "sum" and e.cond is ONE and isinstance(e.body, Entry)
-        return ONE if total and e.body.name in names else e
+        if isinstance(e, Reduce) and e.op == "sum" and e.cond is ONE and isinstance(e.body, Entry):
+            return ONE if e.body.name in names else e
+        return e
 
     new = bottom_up(result, step)
     return None if new is result else simplify(new)[0]

@@ -198,8 +198,9 @@ def _match_parts(
             yield from _match_parts(parts[1:], left, found)
         if not isinstance(parts[0], Var):  # p² holds a factor p, and 1/p² a factor 1/p
             one, rest = _split_power(other)
-            for found in match(parts[0], one, bound) if rest is not None else ():
-                yield from _match_parts(parts[1:], [*left, rest], found)
+            if rest is not None:
+                for found in match(parts[0], one, bound):
+                    yield from _match_parts(parts[1:], [*left, rest], found)
 
 
 def _split_power(e: Expr) -> tuple[Expr, Expr | None]:

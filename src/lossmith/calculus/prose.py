@@ -49,10 +49,9 @@ class Derivation:
         """Return the names used, as (name, meaning)."""
         found: list[tuple[Expr, Expr]] = []
         for k, d in enumerate(self.names):
-            shown = d.expr if d.index is None else d.expr
             left = VarNode(d.name, () if d.index is None else (d.index,))
             if self._uses(d):
-                found.append((left, _abbreviated(shown, self.names[:k])))
+                found.append((left, _abbreviated(d.expr, self.names[:k])))
         return found
 
     def _uses(self, d: Definition) -> bool:

@@ -200,7 +200,7 @@ def _cases(e: Expr) -> Expr | None:
 
 
 def _extremum(e: Expr) -> Expr | None:
-    """The largest term is the one at the argmax: ∂ max_m f_m = ∂f_i at i = argmax_m f_m."""
+    """∂ max_m f_m = ∂f_i at i = argmax_m f_m."""
     assert isinstance(e, Derivative)
     body = e.body
     if not (isinstance(body, Reduce) and body.op in ("max", "min")):

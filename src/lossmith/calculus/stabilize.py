@@ -134,7 +134,10 @@ def power_of_share(e: Expr) -> Expr | None:
     return call("exp", mul(e.exponent, Held(log_p)))
 
 
-_OTHERS = partial(parse_statement, "group(sum(z*(max(z) > z)) + max(z)*group(sum((z == max(z))*1) - 1) + group(max(z) - z[i]))")
+_OTHERS = partial(
+    parse_statement,
+    "group(sum(z*(max(z) > z)) + max(z)*group(sum((z == max(z))*1) - 1) + group(max(z) - z[i]))",
+)
 
 
 def sum_of_others(e: Expr) -> Expr | None:

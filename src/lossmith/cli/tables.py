@@ -47,7 +47,7 @@ def loaded(data: str, target: str | None) -> Table:
 def task_of(loss: Loss, table: Table, asked: Task | None) -> Task:
     """Return what is to be fitted, after checking that the target is fit for it."""
     from lossmith.data.table import checked
-    from lossmith.report.training import task_of as usual_task_of
+    from lossmith.linear.tasks import task_of as usual_task_of
 
     usual = usual_task_of([loss], table)  # also refuses a loss that nothing can be learnt from
     checked(table, asked or usual)
@@ -79,7 +79,7 @@ def split(table: Table, task: Task, fraction: float, first_rows: int | None, see
         return Parts(table, rows[:first_rows], rows[first_rows:], said)
     if fraction == 0:
         return Parts(table, rows, rows[:0], f"trained on all {count} rows, tested on none")
-    from lossmith.report.training import split_of
+    from lossmith.linear.tasks import split_of
 
     parts = split_of(table, task, fraction, seed)
     said = f"trained on {parts.train.size} rows, tested on {parts.test.size} drawn at random (seed {seed})"

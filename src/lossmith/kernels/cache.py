@@ -1,16 +1,19 @@
 """The folder of generated kernels: readable modules, with the machine code that Numba made of them beside.
 
-A file is named after its loss and a hash of all that its machine code depends on: its text, the functions it is built
-on, the versions of Numba and LLVM, the processor. So a file is never changed, and what is stale is never found.
+A file is named after its loss and a hash of all that its content depends on: its text, the functions it is built on,
+the versions of Numba and LLVM, the processor. So a file is never changed, and what is stale is never found. Programs
+(.program) and object code (.kernel) spare the next process to derive and to compile; any of them may be deleted.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import os
+import pickle
 import platform
 import re
 import shutil
@@ -18,6 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 ENVIRONMENT = "LOSSMITH_CACHE"
 
@@ -70,15 +74,40 @@ def _surroundings() -> bytes:
     return "\n".join(parts).encode() + b"".join(path.read_bytes() for path in sources)
 
 
+@functools.cache
+def generator() -> bytes:
+    """Return what tells one state of this library from another: name, size and time of each file that makes code."""
+    here = Path(__file__).parent
+    found: list[str] = []
+    for directory in (here, here.parent / "calculus", here.parent / "language"):
+        with os.scandir(directory) as entries:
+            files = [(e.name, e.stat()) for e in entries if e.name.endswith(".py")]
+        found += sorted(f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in files)
+    compiler = (here.parent / "compiler.py").stat()
+    return "\n".join([*found, f"{compiler.st_size} {compiler.st_mtime_ns}"]).encode()
+
+
+def place(name: str, *parts: bytes, suffix: str) -> Path:
+    """Return the file of what these parts and this state of the library, of Numba and the processor determine."""
+    return folder() / f"{stem(name, *parts, generator(), _surroundings())}{suffix}"
+
+
+def stem(name: str, *parts: bytes) -> str:
+    """Return a file name without its suffix: a readable name, and a hash of the parts."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return f"{re.sub(r'[^0-9A-Za-z_]', '_', name)[:60]}_{digest.hexdigest()[:24]}"
+
+
 def load(name: str, text: str) -> ModuleType:
     """Return the module with this text, from a file that is written if it is not there."""
-    digest = hashlib.blake2b(text.encode() + _surroundings(), digest_size=8).hexdigest()
-    stem = f"{re.sub(r'[^0-9A-Za-z_]', '_', name)[:60]}_{digest}"
-    module_name = f"_lossmith_kernel_{stem}"
+    file = stem(name, text.encode(), _surroundings())
+    module_name = f"_lossmith_kernel_{file}"
     if module_name in sys.modules:
         return sys.modules[module_name]
-    path = folder() / f"{stem}.py"
-    _write(path, text)
+    path = folder() / f"{file}.py"
+    write(path, text.encode())
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -92,14 +121,31 @@ def load(name: str, text: str) -> ModuleType:
     return module
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, content: bytes) -> None:
     """Write the file in one step, so that another process sees all of it or nothing; leave it alone if it is right."""
     try:
-        if path.read_bytes() == text.encode():
+        if path.read_bytes() == content:
             return
     except OSError:
         pass
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     with os.fdopen(handle, "wb") as file:
-        file.write(text.encode())
+        file.write(content)
     os.replace(temporary, path)
+
+
+def write_object(path: Path, thing: Any) -> None:
+    """Pickle something to a file, if that is possible; a cache that cannot be written is no error."""
+    with contextlib.suppress(Exception):
+        content = pickle.dumps(thing)
+        write(path, hashlib.blake2b(content, digest_size=16).digest() + content)
+
+
+def read_object(path: Path) -> Any:
+    """Return what `write_object` wrote; None if there is nothing, or the file is damaged."""
+    try:
+        content = path.read_bytes()
+        seal, content = content[:16], content[16:]
+        return pickle.loads(content) if hashlib.blake2b(content, digest_size=16).digest() == seal else None
+    except Exception:  # not there, or written by another version of something
+        return None

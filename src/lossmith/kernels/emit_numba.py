@@ -109,7 +109,7 @@ class Emitter(Printer):
         if not self.elementwise:
             head.append("U = np.uint64  # an index that cannot count from the end")
         head.append("\n")
-        return "\n".join([*head, '@njit(nogil=True, cache=True, error_model="numpy")', *self.lines]) + "\n"
+        return "\n".join([*head, '@njit(nogil=True, error_model="numpy")', *self.lines]) + "\n"
 
     def arguments(self) -> list[str]:
         weight = ["weight"] if self.weighted else []

@@ -6,7 +6,6 @@ Rows lie along axis 0, the loop at depth d along axis d + 1. Sums keep their axi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from lossmith.kernels.printing import ATOM, NUMPY_CALLS, NUMPY_NAMES, UNARY, Printer
@@ -32,6 +31,7 @@ from lossmith.kernels.rowprogram import (
     Stmt,
     Store,
     Value,
+    function_name,
     operands,
     renamed,
     statements,
@@ -87,13 +87,6 @@ def log_cosh(x):
 EMPTY = {"sum": "0", "max": "-np.inf", "min": "np.inf", "peak": "-np.inf", "argmax": "-np.inf", "argmin": "np.inf"}
 QUIET = {"exp", "log", "log1p", "expm1", "div", "over", "pow", "sinh", "cosh", "gap", "sqrt", "scaled", "softplus",
          "sigmoid", "log_cosh", "square", "mul", "arctanh", "arcsin", "arccos", "arccosh", "sub"}  # fmt: skip
-
-
-def function_name(program: RowProgram) -> str:
-    """Return the name of the generated function."""
-    outputs = "_and_".join(name for name, _ in program.outputs)
-    name = re.sub(r"\W", "_", program.name)
-    return f"{name if name[:1].isidentifier() else '_' + name}_{outputs}"
 
 
 def emit_numpy(program: RowProgram) -> str:

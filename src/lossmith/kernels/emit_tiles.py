@@ -41,14 +41,6 @@ from lossmith.kernels.rowprogram import (
 from lossmith.kernels.schedule import closure
 
 TILE = 64
-FEW = 32
-"""Up to so many classes, rows are the lanes."""
-
-
-def has_tiles(program: RowProgram) -> bool:
-    """Whether a program can run in tiles: one with loops over classes, not over pairs, that looks for no index."""
-    found = {s.op for s in statements(program.body) if isinstance(s, Fold)}
-    return program.kind == "row" and program.depth == 1 and not found & {"argmax", "argmin"}
 
 
 def emit_tiles(program: RowProgram, dtype: np.dtype, weighted: bool = False) -> str:

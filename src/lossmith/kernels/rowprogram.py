@@ -40,19 +40,19 @@ An elementwise program has no loops: its row is one element.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
+from lossmith.kernels.record import Record, replaced
 from lossmith.language.expr import Expr, Free
 from lossmith.language.expr import Index as ExprIndex
 
 # ------------------------------------------------------------------ what is asked for
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Record):
     """One thing that a kernel computes, as an expression in its final, stable form.
 
     `index` None means one number per row. `patches` are entries, at the label say, that have an expression of
@@ -68,64 +68,53 @@ class Output:
 # ------------------------------------------------------------------ indices and values
 
 
-@dataclass(frozen=True)
-class Each:
+class Each(Record):
     depth: int
 
 
-@dataclass(frozen=True)
-class AtLabel:
+class AtLabel(Record):
     name: str
 
 
-@dataclass(frozen=True)
-class AtClass:
+class AtClass(Record):
     number: int
 
 
-@dataclass(frozen=True)
-class AtFound:
+class AtFound(Record):
     name: str
 
 
 Index: TypeAlias = Each | AtLabel | AtClass | AtFound
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(Record):
     value: int | Fraction | float
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(Record):
     input: str
     index: Index | None
 
 
-@dataclass(frozen=True)
-class Param:
+class Param(Record):
     name: str
     index: Index | None
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(Record):
     pass
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(Record):
     index: Index
 
 
-@dataclass(frozen=True)
-class Ref:
+class Ref(Record):
     name: str
     indices: tuple[Index, ...] = ()
 
 
-@dataclass(frozen=True)
-class Op:
+class Op(Record):
     op: str
     args: tuple[Value, ...]
 
@@ -168,41 +157,35 @@ FOLDS: dict[str, tuple[Type, Type]] = {
 # ------------------------------------------------------------------ statements
 
 
-@dataclass(frozen=True)
-class Let:
+class Let(Record):
     name: str
     depth: int
     value: Value
 
 
-@dataclass(frozen=True)
-class Fold:
+class Fold(Record):
     name: str
     op: str
     value: Value
     where: Value | None = None
 
 
-@dataclass(frozen=True)
-class Reject:
+class Reject(Record):
     name: str
 
 
-@dataclass(frozen=True)
-class Store:
+class Store(Record):
     output: str
     value: Value
 
 
-@dataclass(frozen=True)
-class Patch:
+class Patch(Record):
     output: str
     index: Index
     value: Value
 
 
-@dataclass(frozen=True)
-class Loop:
+class Loop(Record):
     depth: int
     body: tuple[Stmt, ...]
 
@@ -210,8 +193,7 @@ class Loop:
 Stmt: TypeAlias = Let | Fold | Reject | Store | Patch | Loop
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(Record):
     """A hyperparameter of a program: a number (ndim 0) or one per class (ndim 1)."""
 
     name: str
@@ -219,8 +201,7 @@ class Parameter:
     default: object = None
 
 
-@dataclass(frozen=True)
-class RowProgram:
+class RowProgram(Record):
     """What a kernel does for one row (or one element); `outputs` says which have an entry per class."""
 
     name: str
@@ -320,14 +301,33 @@ def renamed(program: RowProgram, taken: Collection[str]) -> RowProgram:
                 return value
 
     body = tuple(map_statement(s, change) for s in program.body)
-    body = tuple(replace(s, index=at(s.index)) if isinstance(s, Patch) else s for s in body)  # type: ignore[arg-type]
-    return replace(
+    body = tuple(replaced(s, index=at(s.index)) if isinstance(s, Patch) else s for s in body)  # type: ignore[arg-type]
+    return replaced(
         program,
         inputs=tuple(new.get(n, n) for n in program.inputs),
         labels=tuple(new.get(n, n) for n in program.labels),
-        params=tuple(replace(p, name=new.get(p.name, p.name)) for p in program.params),
+        params=tuple(replaced(p, name=new.get(p.name, p.name)) for p in program.params),
         body=body,
     )
+
+
+# ------------------------------------------------------------------ what the code will be called, and look like
+
+FEW = 32
+"""Up to so many classes, code in which rows are the lanes is faster: emit_tiles.py."""
+
+
+def function_name(program: RowProgram) -> str:
+    """Return the name of the generated function."""
+    outputs = "_and_".join(name for name, _ in program.outputs)
+    name = re.sub(r"\W", "_", program.name)
+    return f"{name if name[:1].isidentifier() else '_' + name}_{outputs}"
+
+
+def has_tiles(program: RowProgram) -> bool:
+    """Whether a program can run in tiles: one with loops over classes, not over pairs, that looks for no index."""
+    found = {s.op for s in statements(program.body) if isinstance(s, Fold)}
+    return program.kind == "row" and program.depth == 1 and not found & {"argmax", "argmin"}
 
 
 # ------------------------------------------------------------------ the form in which people read it

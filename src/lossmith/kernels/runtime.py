@@ -10,17 +10,17 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from lossmith.errors import ShapeError
-from lossmith.kernels.emit_numba import emit_numba
-from lossmith.kernels.emit_numpy import emit_numpy, function_name
-from lossmith.kernels.emit_tiles import FEW, emit_tiles, has_tiles
-from lossmith.kernels.printing import NUMPY_NAMES
-from lossmith.kernels.rowprogram import RowProgram, renamed
+from lossmith.kernels import rowprogram
+from lossmith.kernels.rowprogram import FEW, RowProgram, function_name, has_tiles
 from lossmith.kernels.threads import available_threads, run_pieces
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Backend = Literal["auto", "numba", "numpy"]
 
@@ -242,10 +242,14 @@ class _NumbaKernel(Kernel):
         super().__init__(program, dtype, compute)
         self._compiled: dict[tuple[bool, bool], Callable[..., None]] = {}
         self._lock = threading.RLock()
+        self.from_disk = False
+        """Whether the last machine code needed was found on disk."""
         self._has_tiles = has_tiles(program)
 
     @property
     def source(self) -> str:
+        from lossmith.kernels.emit_numba import emit_numba
+
         return emit_numba(self.program, self.compute)
 
     def _prepare(self, weighted: bool, classes: int) -> Callable[..., None]:
@@ -253,21 +257,28 @@ class _NumbaKernel(Kernel):
         if key not in self._compiled:
             with self._lock:
                 if key not in self._compiled:
-                    self._compiled[key] = self._compile(*key)
+                    self._compiled[key] = self._found(*key)
         return self._compiled[key]
 
-    def _compile(self, weighted: bool, tiles: bool) -> Callable[..., None]:
-        from lossmith.kernels import (
-            cache,
-        )  # files, hashes and temporary folders are for the first kernel, not for import
+    def _found(self, weighted: bool, tiles: bool) -> Callable[..., None]:
+        """Return the machine code: from the disk, without a look at its source, or compiled."""
+        # files, hashes and temporary folders are for the first kernel, not for import
+        from lossmith.kernels import cache, machine
+
+        name = f"{function_name(self.program)}_{self.compute.name}"
+        how = f"{self.compute.name} {weighted} {tiles}".encode()
+        path = cache.place(name, repr(self.program).encode(), how, suffix=".kernel")
+        found = machine.find(path)
+        self.from_disk = found is not None
+        return found or self._made(name, weighted, tiles, path)
+
+    def _made(self, name: str, weighted: bool, tiles: bool, path: Path) -> Callable[..., None]:
+        from lossmith.kernels import cache, machine
+        from lossmith.kernels.emit_numba import emit_numba
+        from lossmith.kernels.emit_tiles import emit_tiles
 
         text = (emit_tiles if tiles else emit_numba)(self.program, self.compute, weighted)
-        kernel = cache.load(f"{function_name(self.program)}_{self.compute.name}", text).kernel
-        signature = self._signature(weighted)
-        if signature not in kernel.overloads:
-            kernel.compile(signature)
-        kernel.disable_compile()  # one machine code per kernel: read-only arrays use it too
-        return kernel
+        return machine.compiled(cache.load(name, text).kernel, self._signature(weighted), path)
 
     def _signature(self, weighted: bool) -> tuple[Any, ...]:
         from numba.core import types
@@ -292,6 +303,8 @@ class _NumbaKernel(Kernel):
 class _NumpyKernel(Kernel):
     @property
     def source(self) -> str:
+        from lossmith.kernels.emit_numpy import emit_numpy
+
         return emit_numpy(self.program)
 
     @functools.cached_property
@@ -326,7 +339,9 @@ class _NumpyKernel(Kernel):
             return taken
 
         inputs, labels = take(len(program.inputs)), take(len(program.labels))
-        names = [p.name for p in renamed(program, NUMPY_NAMES.union(self.outputs)).params]
+        from lossmith.kernels.printing import NUMPY_NAMES
+
+        names = [p.name for p in rowprogram.renamed(program, NUMPY_NAMES.union(self.outputs)).params]
         params = dict(zip(names, take(len(names)), strict=True))
         weight = take(1)[0] if weighted else None
         (scale,) = take(1)

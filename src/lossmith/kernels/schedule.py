@@ -8,8 +8,8 @@ or in the row of an output that is written last anyway.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from lossmith.kernels.record import Record
 from lossmith.kernels.rowprogram import (
     Each,
     Fold,
@@ -33,8 +33,7 @@ CHEAP = {"add", "sub", "mul", "neg", "square", "gap", "scaled", "maximum", "mini
 """Operations that are done again sooner than their result is read back."""
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(Record):
     """A program's statements, arranged for loops.
 
     `kept` are the values with a row of memory; `homes` says for which of them that row is an output's.

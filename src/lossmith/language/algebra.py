@@ -187,7 +187,7 @@ def reading_rank(e: Expr) -> tuple[Any, ...]:
     if is_indicator(e):
         return (4, e.order)
     if isinstance(e, Entry):
-        order = {Bound: 0, Free: 0, Fixed: 1, Label: 2, ArgReduce: 3}
+        order: dict[type, int] = {Bound: 0, Free: 0, Fixed: 1, Label: 2, ArgReduce: 3}
         return (0, e.name, order.get(type(e.index), 0), e.order)
     return (1, e.size, e.order)
 
@@ -213,16 +213,16 @@ def power(base: Expr, exponent: Expr) -> Expr:
         return ONE
     if exponent is ONE or base is ONE:
         return base
-    whole = isinstance(exponent, Const) and isinstance(exponent.value, int)
+    whole = exponent.value if isinstance(exponent, Const) and isinstance(exponent.value, int) else None
     if isinstance(base, Const) and isinstance(exponent, Const) and _foldable(base, exponent):
         if isinstance(base.value, float):
             return const(base.value ** float(exponent.value))
         return const(Fraction(base.value) ** int(exponent.value))
-    if is_indicator(base) and whole and exponent.value > 0:
+    if is_indicator(base) and whole is not None and whole > 0:
         return base
-    if isinstance(base, Pow) and whole:
+    if isinstance(base, Pow) and whole is not None:
         return power(base.base, mul(base.exponent, exponent))
-    if isinstance(base, Mul) and whole:
+    if isinstance(base, Mul) and whole is not None:
         return mul(*(power(f, exponent) for f in base.factors))
     return _orient_power(base, exponent)
 
@@ -255,7 +255,7 @@ def delta(i: Index, j: Index) -> Expr:
         return ONE
     if isinstance(i, Fixed) and isinstance(j, Fixed):
         return ZERO
-    order = {Free: 0, Bound: 1, Fixed: 2, ArgReduce: 3, Label: 4}
+    order: dict[type, int] = {Free: 0, Bound: 1, Fixed: 2, ArgReduce: 3, Label: 4}
     first, second = sorted((i, j), key=lambda n: (order[type(n)], n.order))
     return Delta(first, second)
 

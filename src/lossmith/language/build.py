@@ -105,8 +105,8 @@ def call(function: str, *args: Expr) -> Expr:
         value = first.value
         return const(abs(value) if function == "abs" else (value > 0) - (value < 0))
     if function in ("maximum", "minimum"):
-        if args[0] is args[1]:
-            return args[0]
+        if first is args[-1]:
+            return first
         # Commutative; constants come second, so that the convention at a tie is about the other argument.
         args = tuple(sorted(args, key=lambda a: (not a.free and _is_number(a), a.order)))
     return Call(function, args)

@@ -10,6 +10,7 @@ import numpy as np
 
 from lossmith.data import Table
 from lossmith.errors import LossmithError
+from lossmith.linear.tasks import split_of, task_of
 from lossmith.loss import Loss
 from lossmith.report.curves import (
     common_slices,
@@ -20,7 +21,7 @@ from lossmith.report.curves import (
 )
 from lossmith.report.drawing import COLOURS, STYLES, label_axes, new_figure, set_title, shared_legend
 from lossmith.report.slices import Slice, is_binary, score_input
-from lossmith.report.training import Training, split_of, task_of, train
+from lossmith.report.training import Training, train
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -36,7 +36,7 @@ small, .quiet { color: #5c5c5c; }
 math { font-size: 1.08em; font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", "Libertinus Math",
   "DejaVu Math TeX Gyre", math; }
 .formula { font-size: 1.25rem; padding: 0.4rem 0; }
-.scroll { overflow-x: auto; padding-bottom: 0.3rem; }
+.scroll { overflow-x: auto; overflow-y: hidden; padding-bottom: 0.3rem; }
 .scroll > svg { display: block; height: auto; }
 table { border-collapse: collapse; font-size: 0.93rem; }
 .lossmith-derivation > div { padding: 0.3rem; white-space: nowrap; }

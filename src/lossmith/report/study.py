@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lossmith.data import Table
 from lossmith.data.table import Task
 from lossmith.errors import LossmithError
+from lossmith.linear.tasks import split_of, task_of
 from lossmith.loss import Loss
 from lossmith.report.curves import display_name, plot_loss
 from lossmith.report.speed import Speed, measure_speed
-from lossmith.report.training import Training, split_of, task_of, train
+from lossmith.report.training import Training, train
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
