@@ -9,7 +9,7 @@ WORKERS ?= auto
 PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types format golden frameworks dist clean
+.PHONY: help demo test test-all check lint types format golden frameworks bench bench-quick dist clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -45,6 +45,12 @@ golden: $(VENV)/.installed-test  ## write the golden files anew (refused in CI);
 	@git status --short tests/golden
 
 frameworks: $(VENV)/.installed-frameworks  ## add PyTorch, JAX and the boosters, about 1.6 GB
+
+bench: $(VENV)/.installed-frameworks  ## speed beside PyTorch, JAX and others, into docs/performance.md; half an hour
+	$(BIN)/python -m benchmarks --write docs/performance.md
+
+bench-quick: $(VENV)/.installed-frameworks  ## two minutes of it; fails where a speed-up fell below 80 % of the recorded
+	$(BIN)/python -m benchmarks --quick
 
 dist: $(VENV)/.installed  ## wheel and sdist, into dist/
 	$(BIN)/python -m pip install --quiet build

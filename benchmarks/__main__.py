@@ -20,6 +20,7 @@ from benchmarks.works import GROUPS, Work, all_works, chosen, matches
 
 FULL_SECONDS, QUICK_SECONDS = 3.0, 1.2
 FIRST_REPEATS = 5
+BUSY = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +67,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     names = options.contestants or [c.name for c in CONTESTANTS if c.quick or not options.quick]
     works = chosen(all_works(), options.only, options.quick)
     results: dict[str, Any] = {"machine": machine.description(), "versions": {}, "threads": threads, "cells": []}
+    if machine.load() > BUSY:
+        _say(f"Other processes are running here (load {machine.load():.1f}): the figures will not be worth keeping.")
     began = time.monotonic()
     for count in threads:
         mine = [w for w in works if count > 1 or w.baseline != "one thread"]

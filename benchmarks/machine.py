@@ -19,8 +19,14 @@ def description() -> dict[str, Any]:
         "system": f"{platform.system()}, {platform.machine()}",
         "python": platform.python_version(),
         "numba": _version("numba"),
+        "load before": f"{load():.2g} runnable processes",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
+
+
+def load() -> float:
+    """Return how many processes wanted a processor in the last minute, on average."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def _version(package: str) -> str:

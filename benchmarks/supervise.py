@@ -135,7 +135,8 @@ class _Process:
             encoding="utf-8",
         )  # fmt: skip
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self.end = ""
 
     def __enter__(self) -> _Process:
@@ -144,12 +145,14 @@ class _Process:
     def __exit__(self, *details: object) -> None:
         self._process.kill()
         self._process.wait()
+        self._reader.join(timeout=10)
         self._errors.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
+        with self._process.stdout as lines:
+            for line in lines:
+                self._lines.put(line)
         self._lines.put(None)
 
     def messages(self) -> Iterator[dict[str, Any]]:

@@ -286,7 +286,7 @@ BAD_ARGUMENTS: list[tuple[str, str]] = [
     ("derive @.", "is a directory"),
     ("derive huber -o missing/huber.txt", "there is no folder missing"),
     ("derive huber -o .", "it is a folder"),
-    ("code softmax", "softmax is a vector function"),
+    ("code softmax --outputs grad", "not 'grad'"),
     ("code huber --outputs value,foo", "not 'foo'"),
     ("code huber --outputs ,", "one at least"),
     ("check", "give the losses to check, or --all"),

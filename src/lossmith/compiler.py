@@ -191,17 +191,17 @@ def _output(name: str, expr: Expr, formula: Formula) -> Output:
 # ------------------------------------------------------------------ vector functions
 
 
-def function_output(formula: Formula, what: str) -> Output:
-    """Return the output "out" of a vector function's kernel: its value, jvp or vjp."""
+def function_output(formula: Formula, what: str, called: str = "out") -> Output:
+    """Return the output of a vector function's kernel: its value, jvp or vjp, under the name `called`."""
     name, at = formula.of_role("scores")[0].name, formula.output
     if what == "value":
-        return Output("out", at, stable(formula.expr, formula))
+        return Output(called, at, stable(formula.expr, formula))
     if at is None:
         slope = differentiate(formula.expr, name, None).result
-        return Output("out", None, stable(mul(slope, Entry(DIRECTION, None)), formula))
+        return Output(called, None, stable(mul(slope, Entry(DIRECTION, None)), formula))
     jacobian = differentiate(formula.expr, name, J).result
     kept, summed = (at, J) if what == "jvp" else (J, at)
-    return Output("out", kept, stable(_product(jacobian, at, kept, summed), formula))
+    return Output(called, kept, stable(_product(jacobian, at, kept, summed), formula))
 
 
 def _product(jacobian: Expr, at: Free, kept: Free, summed: Free) -> Expr:

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -24,12 +24,30 @@ from lossmith.kernels.runtime import Backend, Kernel, compile_kernel, sum_rows
 from lossmith.language.expr import Expr
 from lossmith.language.formula import Formula, Input, Role
 
-if TYPE_CHECKING:
-    from lossmith.loss import Loss
-
 BACKEND = "LOSSMITH_BACKEND"
 _SAFE = (2.0**-900, 2.0**900)
 """Weights whose largest lies between these have a sum, and an inverse of it, that float64 can hold."""
+
+
+class Loss(Protocol):
+    """What is asked of a loss here; `lossmith.Loss` has all of it."""
+
+    _kernels: dict[Any, Any]
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def definition(self) -> Formula: ...
+    @property
+    def label_name(self) -> str | None: ...
+
+    def variant(
+        self, ndims: Mapping[str, int], soft: bool, weighted: bool, constants: Mapping[str, float]
+    ) -> Formula: ...
+
+    def display_formula(self) -> Formula: ...
 
 
 @dataclass(frozen=True)
@@ -332,7 +350,7 @@ def run_function(
     return layout.unflat(out)
 
 
-def function_source(formula: Formula, backend_name: str, what: str) -> str:
-    """Return the generated code of a vector function's value, jvp or vjp."""
-    program = lower((function_output(formula, what),), formula)
+def function_source(formula: Formula, backend_name: str, outputs: tuple[str, ...]) -> str:
+    """Return the generated code of a vector function for any of value, jvp and vjp."""
+    program = lower(tuple(function_output(formula, what, what) for what in outputs), formula)
     return compile_kernel(program, np.dtype(np.float32), cast(Backend, backend_name)).source

@@ -91,11 +91,11 @@ class VectorFunction:
 
         return derive_function(self.definition, self.spelled.expr)
 
-    def source(self, backend: str = "numpy", output: str = "value") -> str:
-        """Return the generated code for "value", "jvp" or "vjp"; the NumPy code runs on its own."""
+    def source(self, backend: str = "numpy", outputs: tuple[str, ...] = ("value",)) -> str:
+        """Return the generated code for any of "value", "jvp" and "vjp"; the NumPy code runs on its own."""
         from lossmith.evaluation import function_source
 
-        return function_source(self.definition, backend, output)
+        return function_source(self.definition, backend, outputs)
 
     def plot(self, **options: Any) -> Figure:
         """Draw the function and its derivative, or the row of its Jacobian."""
@@ -128,7 +128,7 @@ def function(definition: Callable[..., Any] | str, **names: Any) -> VectorFuncti
 
 
 def _make(name: str, text: str, spelled: str, doc: str, **hyper: float) -> VectorFunction:
-    return VectorFunction(lambda: (replace(read(text, **hyper), doc=doc), read(spelled, **hyper)), name, doc)
+    return VectorFunction(lambda: (replace(read(text, **hyper), doc=doc, name=name), read(spelled, **hyper)), name, doc)
 
 
 _TABLE: tuple[tuple[str, str, str, str, dict[str, float]], ...] = (
@@ -161,10 +161,12 @@ def logsumexp(x: Any) -> Any:
     if hasattr(x, "__lossmith_apply__"):
         return x.__lossmith_apply__("logsumexp")
     x = np.asarray(x, dtype=float) if np.asarray(x).dtype.kind in "iub" else np.asarray(x)
-    top = np.max(x, axis=-1, keepdims=True)
-    finite = np.where(np.isfinite(top), top, 0)
-    with np.errstate(divide="ignore", over="ignore"):
-        return np.log(np.sum(np.exp(x - finite), axis=-1)) + finite[..., 0]
+    with np.errstate(all="ignore"):
+        top = np.max(x, axis=-1, keepdims=True)
+        below = np.where(x == top, 0, np.exp(x - top))
+        rest = np.sum(below, axis=-1) + (np.sum(x == top, axis=-1) - 1)  # one maximum left out
+        total = top[..., 0] + np.log1p(rest)
+        return np.where(np.isinf(top[..., 0]), top[..., 0], total)[()].astype(x.dtype)
 
 
 def onehot(y: Any, like: Any) -> Any:

@@ -309,6 +309,32 @@ def test_results_are_the_same_bits_for_any_split(form, backend):
             assert a is b is None or a[rows].tobytes() == b.tobytes()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("form", forms.ALL, ids=lambda f: f.__name__)
+def test_totals_are_the_sums_of_the_values_in_the_same_bits_for_any_split(form, backend, weighted):
+    s, target = batch(form, n=4001)
+    kernel = kernel_of(form, "f4", backend)
+    inputs, label = {"s": s}, target if kernel.program.labels else None
+    if "t" in kernel.program.inputs:
+        inputs["t"] = target
+    weight = None
+    if weighted:
+        weight = np.random.default_rng(1).uniform(0.5, 2, len(s))
+        weight[[3, 77]] = 0
+        s[3] = np.nan
+    hypers = HYPERS.get(kernel.program.name, {})
+    value, grad = run(form, "f4", backend, s, target, weight=weight)
+    found = set()
+    for threads, inside in ((1, False), (2, False), (3, False), (2, True)):
+        again = {**inputs, "s": s.copy()}
+        outputs = {} if grad is None else {"grad": again["s"] if inside else np.empty_like(s)}
+        found.add(kernel.total(again, label, hypers, weight, 1.0, outputs, threads))
+        assert grad is None or outputs["grad"].tobytes() == grad.tobytes()
+    assert len(found) == 1
+    assert found.pop() == pytest.approx(math.fsum(value), rel=1e-14, abs=1e-13 * np.abs(value).sum())
+
+
 def layouts(s):
     wide = np.zeros((len(s), 2 * s.shape[1]), s.dtype)
     wide[:, ::2] = s

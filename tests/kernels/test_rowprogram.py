@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kernels import stable_forms as forms
-from lossmith.kernels.emit_numba import emit_numba
+from lossmith.kernels.emit import emit
 from lossmith.kernels.emit_numpy import emit_numpy
 from lossmith.kernels.emit_tiles import emit_tiles
 from lossmith.kernels.lower import lower
@@ -155,7 +155,7 @@ SHOWN = (forms.softmax_cross_entropy, forms.hinge, forms.huber, forms.pairwise_h
 def test_generated_code_is_what_it_was(form, golden):
     made = lower(*form())
     golden(f"kernels/{made.name}.numpy.py.txt", emit_numpy(made))
-    golden(f"kernels/{made.name}.numba.py.txt", emit_numba(made, np.dtype("f4")))
+    golden(f"kernels/{made.name}.numba.py.txt", emit(made, np.dtype("f4")))
     if form is forms.softmax_cross_entropy:
         golden(f"kernels/{made.name}.tiles.py.txt", emit_tiles(made, np.dtype("f4"), weighted=True))
 

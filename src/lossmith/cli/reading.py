@@ -12,13 +12,13 @@ import click
 
 from lossmith.cli.arguments import Given, formula_of, resolve, with_names
 from lossmith.cli.terminal import examples, note, width_of, writable, write_text
-from lossmith.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from lossmith.calculus.prose import Derivation
     from lossmith.language.formula import Formula
 
 OUTPUTS = ("value", "grad", "hessian_diag", "hvp")
+FUNCTION_OUTPUTS = ("value", "jvp", "vjp")
 
 
 # ---------------------------------------------------------------- list
@@ -181,10 +181,10 @@ def _page(title: str, body: str) -> str:
 )
 @click.option(
     "--outputs",
-    default="value,grad",
-    show_default=True,
+    default=None,
     metavar="NAMES",
-    help=f"What to compute, of {', '.join(OUTPUTS)}; with commas.",
+    help=f"What to compute, with commas: of a loss {', '.join(OUTPUTS)} (value,grad if not given), "
+    f"of a vector function {', '.join(FUNCTION_OUTPUTS)} (value).",
 )
 @click.option("-o", "--output", metavar="FILE", help="Write it there instead of printing it.")
 def code(
@@ -192,23 +192,19 @@ def code(
     hypers: tuple[str, ...],
     roles: tuple[str, ...],
     backend: str,
-    outputs: str,
+    outputs: str | None,
     output: str | None,
 ) -> None:
     """Print stable code for batches, to read or to paste into a project.
 
     FORMULA|NAME is as for `lossmith derive`.
     """
-    wanted = _outputs(outputs)
     path = None if output is None else writable(output)
     (given,) = resolve([definition], hypers, roles)
-    source = getattr(given.value, "source", None)
-    if source is None:
-        raise UnsupportedError(
-            f"there is code for losses only, and {given.title} is a vector function: reduce it to one "
-            "number (sum, max, or an entry such as [y]), or call it from Python."
-        )
-    text: str = source(backend, wanted)
+    from lossmith.loss import Loss
+
+    usual, known = (("value", "grad"), OUTPUTS) if isinstance(given.value, Loss) else (("value",), FUNCTION_OUTPUTS)
+    text = given.value.source(backend, usual if outputs is None else _outputs(outputs, known))
     if path is None:
         click.echo(text.rstrip("\n"))
     else:
@@ -216,10 +212,10 @@ def code(
         note(f"the code for {given.title} is in {path}")
 
 
-def _outputs(given: str) -> tuple[str, ...]:
+def _outputs(given: str, known: tuple[str, ...]) -> tuple[str, ...]:
     wanted = tuple(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
-    unknown = [name for name in wanted if name not in OUTPUTS]
+    unknown = [name for name in wanted if name not in known]
     if unknown or not wanted:
         got = f"not {unknown[0]!r}" if unknown else "and one at least"
-        raise click.UsageError(f"--outputs takes {', '.join(OUTPUTS)}, with commas between them, {got}")
+        raise click.UsageError(f"--outputs takes {', '.join(known)}, with commas between them, {got}")
     return wanted

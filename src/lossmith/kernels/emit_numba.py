@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from lossmith.kernels.printing import ATOM, NUMBA_NAMES, NUMPY_CALLS, UNARY, Printer, number_text
+from lossmith.kernels.emit_folds import FoldWriter
+from lossmith.kernels.printing import ATOM, NUMBA_NAMES, NUMPY_CALLS, UNARY, number_text
 from lossmith.kernels.rowprogram import (
     OPERATIONS,
     AtClass,
@@ -42,7 +43,7 @@ from lossmith.kernels.rowprogram import (
     statements,
     subvalues,
 )
-from lossmith.kernels.schedule import closure, schedule
+from lossmith.kernels.schedule import schedule
 
 BLOCK = 1024
 """How many classes are summed in the dtype of the kernel before the sum goes on in float64.
@@ -52,7 +53,6 @@ negative, and every access would have to ask.
 """
 
 VECMATH = {"exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "maximum", "minimum"}
-START = {"max": "F(-np.inf)", "min": "F(np.inf)", "peak": "F(-np.inf)", "nan": "F(-np.inf)"}
 
 
 def emit_numba(program: RowProgram, dtype: np.dtype, weighted: bool = False) -> str:
@@ -76,21 +76,16 @@ def emit_numba(program: RowProgram, dtype: np.dtype, weighted: bool = False) -> 
     return Emitter(program, np.dtype(dtype), weighted).module()
 
 
-class Emitter(Printer):
+class Emitter(FoldWriter):
     """Writes a kernel that takes one row at a time."""
 
     def __init__(self, program: RowProgram, dtype: np.dtype, weighted: bool) -> None:
+        super().__init__()
         self.program = program = renamed(program, NUMBA_NAMES.union(name for name, _ in program.outputs))
         self.dtype = dtype
         self.weighted = weighted
         self.elementwise = program.kind == "elementwise"
         self.schedule = schedule(program)
-        self.depth = 0
-        self.vecmath: set[str] = set()
-        self.known: set[str] = set()  # values of loops that are at hand as plain variables
-        self.lines: list[str] = []
-        self.indent = 1
-        self.counter = 0
         self.rejects = [s.name for s in program.body if isinstance(s, Reject)]
 
     # -------------------------------------------------------------- the module
@@ -106,9 +101,7 @@ class Emitter(Printer):
         if self.vecmath:
             head.append(f"from lossmith.kernels.vecmath import {', '.join(sorted(self.vecmath))}\n")
         head.append(f"F = np.{self.dtype.name}")
-        if not self.elementwise:
-            head.append("U = np.uint64  # an index that cannot count from the end")
-        head.append("\n")
+        head += ["U = np.uint64  # an index that cannot count from the end", "\n"]
         return "\n".join([*head, '@njit(nogil=True, error_model="numpy")', *self.lines]) + "\n"
 
     def arguments(self) -> list[str]:
@@ -120,7 +113,7 @@ class Emitter(Printer):
     def function(self) -> None:
         self.lines.append(f"def kernel({', '.join(self.arguments())}):")
         first = self.program.inputs[0]
-        self.put(f"N = {first}.shape[0]" if self.elementwise else f"N, K = {first}.shape[0], U({first}.shape[1])")
+        self.put(f"N, K = {first}.shape[0], U({first}.shape[1])")
         scaled = any(name != "value" for name, _ in self.program.outputs)
         if scaled and not self.weighted:
             self.put("factor = F(scale)")
@@ -133,9 +126,8 @@ class Emitter(Printer):
             self.put("w = weight[i]")
             if scaled:
                 self.put("factor = F(w * scale)")
-            if not self.elementwise:
-                self.put("if w == 0.0:")
-                self.fill("0.0", "F(0)")
+            self.put("if w == 0.0:")
+            self.fill("0.0", "F(0)")
         for name in self.program.labels:
             self.put(f"{name}_i = U({name}[i])")
         self.body(self.schedule.body)
@@ -151,9 +143,6 @@ class Emitter(Printer):
                 self.put(f"{name}[i] = {value if name == 'value' else entry}")
         self.put("continue")
         self.indent -= 1
-
-    def put(self, line: str) -> None:
-        self.lines.append("    " * self.indent + line)
 
     def is_condition(self, name: str) -> bool:
         makers = (s for s in statements(self.program.body) if isinstance(s, Let) and s.name == name)
@@ -193,8 +182,6 @@ class Emitter(Printer):
     def store(self, output: str, value: Value) -> None:
         plain = output == "value" and not self.weighted
         text = self.text(value, 0 if plain else UNARY)
-        for bad in self.rejects if self.elementwise else ():
-            text = self.vec("select", f"{bad}, F(np.nan), {self.text(value)}")
         if (output, True) in self.program.outputs:
             self.put(f"{output}[i, k] = {text if output == 'value' else f'factor * {text}'}")
             return
@@ -202,8 +189,6 @@ class Emitter(Printer):
             text = f"w * {text}" if self.weighted else text
         else:
             text = f"factor * {text}"
-        if self.weighted and self.elementwise:
-            text = f"{text} if w != 0.0 else {'0.0' if output == 'value' else 'F(0)'}"
         self.put(f"{output}[i] = {text}")
 
     def loop(self, loop: Loop) -> None:
@@ -243,102 +228,7 @@ class Emitter(Printer):
                 self.put(f"{name} = {self.row(name, letter(0))}")
                 self.known.add(name)
 
-    # -------------------------------------------------------------- folds
-
-    def start(self, fold: Fold, blocked: bool) -> None:
-        name = fold.name
-        if fold.op == "sum":
-            self.put(f"{name}_sum = 0.0" if blocked else f"{name} = F(0)")
-        elif fold.op in ("argmax", "argmin"):
-            self.put(f"{name}, {name}_best, {name}_known = U(0), F(0), False")
-        elif fold.op == "nan":
-            self.put(f"{name}_max = {START['nan']}")
-        else:
-            self.put(f"{name} = {START[fold.op]}")
-
-    def gather(self, fold: Fold) -> None:
-        name, value = fold.name, self.text(fold.value)
-        where = None if fold.where is None else self.text(fold.where)
-        if fold.op in ("argmax", "argmin"):
-            self.gather_place(fold, self.atom(fold.value), where)
-            return
-        if where is not None:
-            value = self.vec("select", f"{where}, {value}, {START.get(fold.op, 'F(0)')}")
-        match fold.op:
-            case "sum":
-                self.put(f"{name} = {self.vec('add_reassoc', f'{name}, {value}')}")
-            case "min":
-                self.put(f"{name} = {self.vec('minimum', f'{name}, {value}')}")
-            case "nan":
-                self.put(f"{name}_max = {self.vec('maximum', f'{name}_max, {value}')}")
-            case _:
-                self.put(f"{name} = {self.vec('maximum', f'{name}, {value}')}")
-
-    def gather_place(self, fold: Fold, value: str, where: str | None) -> None:
-        name, best, index = fold.name, f"{fold.name}_best", letter(self.depth - 1)
-        sign = ">" if fold.op == "argmax" else "<"
-        better = f"not {name}_known or {value} {sign} {best} or ({value} != {value} and {best} == {best})"
-        self.put(f"if {better}:" if where is None else f"if ({where}) and ({better}):")
-        self.put(f"    {name}, {best}, {name}_known = {index}, {value}, True")
-
-    def finish(self, fold: Fold, blocked: bool, loop: Loop) -> None:
-        name = fold.name
-        match fold.op:
-            case "sum" if blocked:
-                self.put(f"{name} = F({name}_sum)")
-            case "nan":
-                self.put(f"{name} = {name}_max != {name}_max  # NaN wins every maximum")
-            case "peak":
-                self.settle(fold, loop)
-            case _:
-                pass  # the maximum, minimum or place is the variable that gathered it
-        if loop.depth:
-            self.keep(name)
-
-    def settle(self, fold: Fold, loop: Loop, reads: Iterable[str] = ()) -> None:
-        """Look again at a maximum that is infinite: a shift by it has a limit only for one +inf."""
-        name, index = fold.name, letter(loop.depth)
-        self.put(f"if abs({name}) == F(np.inf):  # rare: all -inf, or some +inf")
-        self.indent += 1
-        for line in reads:
-            self.put(line)
-        self.put("equal = 0")
-        self.put(f"for {index} in range(K):")
-        outer, self.known = self.known, set(self.known)
-        self.depth, self.indent = loop.depth + 1, self.indent + 1
-        values = (fold.value,) if fold.where is None else (fold.value, fold.where)
-        for let in closure(values, loop.body):
-            self.put(f"{let.name} = {self.text(let.value)}")
-            self.known.add(let.name)
-        tie = f"{self.text(fold.value, UNARY)} == {name}"
-        self.put(f"if {tie}:" if fold.where is None else f"if ({self.text(fold.where)}) and {tie}:")
-        self.put("    equal += 1")
-        self.depth, self.indent = loop.depth, self.indent - 1
-        self.known = outer
-        # over some classes only, -inf is the maximum of none
-        self.put(f"if {name} < F(0) or equal > 1:" if fold.where is None else f"if {name} > F(0) and equal > 1:")
-        self.put(f"    {name} = F(np.nan)")
-        self.indent -= 1
-
     # -------------------------------------------------------------- values
-
-    def vec(self, function: str, arguments: str) -> str:
-        self.vecmath.add(function)
-        return f"{function}({arguments})"
-
-    def atom(self, value: Value) -> str:
-        """Return the text of a value that occurs more than once, given a name first if it is no plain one."""
-        text = self.text(value)
-        if text.isidentifier() or isinstance(value, Load | Number):
-            return text
-        (x,) = self.temporaries("x")
-        self.put(f"{x} = {text}")
-        return x
-
-    def temporaries(self, *stems: str) -> list[str]:
-        """Return names for values in passing."""
-        self.counter += 1
-        return [f"{stem}_{self.counter}" for stem in stems]
 
     def index(self, index: Index | None) -> str:
         match index:

@@ -27,8 +27,8 @@ NUMPY_NAMES = frozenset(
 )  # fmt: skip
 NUMBA_NAMES = frozenset(
     ["np", "njit", "kernel", "F", "U", "N", "K", "T", "R", "i", "r", "w", "factor", "scale", "weight", "first", "block",
-     "equal", "tile", "range", "min", "abs", *LETTERS, "add_reassoc", "select", "exp", "log", "log1p", "expm1", "tanh",
-     "sigmoid", "softplus", "maximum", "minimum"]
+     "equal", "tile", "tally", "values", "factors", "range", "min", "abs", *LETTERS, "add_reassoc", "select", "exp",
+     "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "maximum", "minimum", "first_where"]
 )  # fmt: skip
 """Names that the code around the values uses. Arguments of a loss that are called so go by another name there."""
 

@@ -125,6 +125,37 @@ class Kernel:
         threads : int, optional
             At most so many threads; all there are by default.
         """
+        self._run(inputs, label, hypers, weight, scale, outputs, threads, 1)
+
+    def total(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        label: np.ndarray | None,
+        hypers: Mapping[str, Any],
+        weight: np.ndarray | None,
+        scale: float,
+        outputs: Mapping[str, np.ndarray],
+        threads: int | None = None,
+    ) -> float:
+        """Compute every output for every row but the value, of which only the sum is returned, added in float64.
+
+        Takes what `run` takes, `outputs` without the value. It spares writing the values and reading them again where
+        that counts. The sum is the same bits for any number of threads.
+        """
+        first = inputs[self.program.inputs[0]]
+        each = self._rows_per_sum(1 if self._elementwise else first.shape[1])
+        values = np.empty(-(-len(first) // each))
+        self._run(inputs, label, hypers, weight, scale, {**outputs, "value": values}, threads, each)
+        return sum_rows(values)
+
+    def _rows_per_sum(self, classes: int) -> int:
+        """Return how many rows a call from `total` gives one sum for."""
+        return 1
+
+    def _run(
+        self, inputs: Mapping[str, np.ndarray], label: np.ndarray | None, hypers: Mapping[str, Any],
+        weight: np.ndarray | None, scale: float, outputs: Mapping[str, np.ndarray], threads: int | None, each: int,
+    ) -> None:  # fmt: skip
         rows = [self._laid_out(inputs[name]) for name in self.program.inputs]
         shape = rows[0].shape
         if len(rows) > 1 and any(r.shape != shape for r in rows):
@@ -137,46 +168,59 @@ class Kernel:
         if any(a.shape != (n,) for a in (*labels, *weights)):
             raise ShapeError(f"labels and weights have shapes {[a.shape for a in (*labels, *weights)]}, not ({n},)")
         params = [self._param(hypers[p.name], p.ndim, shape) for p in self.program.params]
-        targets, overwrites, copies = self._targets(rows, outputs)
-        call = self._prepare(bool(weights), 1 if self._elementwise else shape[1])
+        targets, overwrites, copies = self._targets(rows, outputs, each)
+        call = self._prepare(bool(weights), 1 if self._elementwise else shape[1], each > 1)
         if overwrites:
-            call = functools.partial(self._by_way_of_buffers, call, overwrites)
-        self._spread(call, [*rows, *labels], params, weights, float(scale), targets, threads)
+            call = functools.partial(self._by_way_of_buffers, call, overwrites, each)
+        self._spread(
+            call, [*rows, *labels, *weights], len(rows) + len(labels), params, float(scale), targets, threads, each
+        )
         for given, made in copies:
             given[...] = made
 
-    def _by_way_of_buffers(self, call: Callable[..., None], overwrites: set[int], *args: Any) -> None:
+    def _by_way_of_buffers(self, call: Callable[..., None], overwrites: set[int], each: int, *args: Any) -> None:
         """Compute a few rows at a time beside the inputs, then write them over: the same code, so the same bits."""
         n, cut = len(args[0]), len(args) - len(self.outputs)
-        step = max(1, BUFFER // max(1, args[0][0].size))
+        step = max(1, BUFFER // max(1, args[0][0].size) // each) * each
         for start in range(0, n, step):
-            at = slice(start, min(n, start + step))
-            mine = [a[at] if isinstance(a, np.ndarray) and k not in self._per_class else a for k, a in enumerate(args)]
-            targets = mine[cut:]
+            stop = min(n, start + step)
+            at = slice(start, stop)
+            mine = [a[at] if isinstance(a, np.ndarray) and k not in self._per_class else a
+                    for k, a in enumerate(args[:cut])]  # fmt: skip
+            targets = self._part(args[cut:], start, stop, each)
             buffers = [np.empty_like(t) if k in overwrites else t for k, t in enumerate(targets)]
-            call(*mine[:cut], *buffers)
+            call(*mine, *buffers)
             for k in overwrites:
                 targets[k][...] = buffers[k]
 
+    def _part(self, targets: Any, start: int, stop: int, each: int) -> list[np.ndarray]:
+        """Return the part of each output that belongs to some rows; `each` rows share one value."""
+        return [
+            t[start // each : -(-stop // each)] if is_value else t[start:stop]
+            for t, (_, is_value, _) in zip(targets, self._forms, strict=True)
+        ]
+
     def _spread(
-        self, call: Callable[..., None], arrays: list[Any], params: list[Any], weights: list[Any], scale: float,
-        targets: list[np.ndarray], threads: int | None,
+        self, call: Callable[..., None], arrays: list[Any], unweighted: int, params: list[Any], scale: float,
+        targets: list[np.ndarray], threads: int | None, each: int,
     ) -> None:  # fmt: skip
-        """Run the rows in pieces, on several threads if there is enough to do."""
+        """Run the rows in pieces of whole sums, on several threads if there is enough to do."""
         n = len(arrays[0])
         work = n if self._elementwise else n * arrays[0].shape[1] ** self._depth
         if work >= SMALL and threads is None:
             threads = available_threads()
         if work < SMALL or threads == 1 or n == 1:
-            call(*arrays, *params, *weights, scale, *targets)
+            call(*arrays[:unweighted], *params, *arrays[unweighted:], scale, *targets)
             return
         assert threads is not None
-        pieces = min(n, max(1, work // SMALL), 8 * threads)
+        sums = -(-n // each)
+        pieces = min(sums, max(1, work // SMALL), 8 * threads)
 
         def piece(k: int) -> None:
-            at = slice(n * k // pieces, n * (k + 1) // pieces)
-            mine = [a[at] for a in arrays]
-            call(*mine, *params, *(w[at] for w in weights), scale, *(t[at] for t in targets))
+            start, stop = sums * k // pieces * each, min(n, sums * (k + 1) // pieces * each)
+            mine = [a[start:stop] for a in arrays]
+            mine[unweighted:unweighted] = params
+            call(*mine, scale, *self._part(targets, start, stop, each))
 
         run_pieces(piece, pieces, threads)
 
@@ -198,7 +242,7 @@ class Kernel:
         return array
 
     def _targets(
-        self, rows: list[np.ndarray], outputs: Mapping[str, np.ndarray]
+        self, rows: list[np.ndarray], outputs: Mapping[str, np.ndarray], each: int
     ) -> tuple[list[np.ndarray], set[int], list[tuple[np.ndarray, np.ndarray]]]:
         """Return the arrays to write to, which of them are inputs themselves, and what to copy at the end."""
         targets: list[np.ndarray] = []
@@ -207,6 +251,7 @@ class Kernel:
         for number, (name, is_value, like_rows) in enumerate(self._forms):
             given = outputs[name]
             shape = rows[0].shape if like_rows else rows[0].shape[:1]
+            shape = (-(-shape[0] // each),) if is_value else shape
             if given.shape != shape:
                 raise ShapeError(f"the output {name} has shape {given.shape}, not {shape}")
             dtype = DOUBLE if is_value else self.compute
@@ -232,15 +277,18 @@ class Kernel:
     def _is_value(name: str, per_class: bool) -> bool:
         return name == "value" and not per_class
 
-    def _prepare(self, weighted: bool, classes: int) -> Callable[..., None]:
-        """Return what computes some rows: call(*inputs, *labels, *params, *weight, scale, *outputs)."""
+    def _prepare(self, weighted: bool, classes: int, summed: bool) -> Callable[..., None]:
+        """Return what computes some rows: call(*inputs, *labels, *params, *weight, scale, *outputs).
+
+        With `summed`, the value is one sum per `_rows_per_sum` rows.
+        """
         raise NotImplementedError
 
 
 class _NumbaKernel(Kernel):
     def __init__(self, program: RowProgram, dtype: np.dtype[Any], compute: np.dtype[Any]) -> None:
         super().__init__(program, dtype, compute)
-        self._compiled: dict[tuple[bool, bool], Callable[..., None]] = {}
+        self._compiled: dict[tuple[bool, bool, bool], Callable[..., None]] = {}
         self._lock = threading.RLock()
         self.from_disk = False
         """Whether the last machine code needed was found on disk."""
@@ -248,36 +296,42 @@ class _NumbaKernel(Kernel):
 
     @property
     def source(self) -> str:
-        from lossmith.kernels.emit_numba import emit_numba
+        from lossmith.kernels.emit import emit
 
-        return emit_numba(self.program, self.compute)
+        return emit(self.program, self.compute)
 
-    def _prepare(self, weighted: bool, classes: int) -> Callable[..., None]:
-        key = weighted, self._has_tiles and classes <= FEW
+    def _rows_per_sum(self, classes: int) -> int:
+        if not any(is_value for _, is_value, _ in self._forms):
+            return 1
+        from lossmith.kernels.emit import rows_per_sum
+
+        return rows_per_sum(self.program, self._has_tiles and classes <= FEW)
+
+    def _prepare(self, weighted: bool, classes: int, summed: bool) -> Callable[..., None]:
+        key = weighted, self._has_tiles and classes <= FEW, summed
         if key not in self._compiled:
             with self._lock:
                 if key not in self._compiled:
                     self._compiled[key] = self._found(*key)
         return self._compiled[key]
 
-    def _found(self, weighted: bool, tiles: bool) -> Callable[..., None]:
+    def _found(self, weighted: bool, tiles: bool, summed: bool) -> Callable[..., None]:
         """Return the machine code: from the disk, without a look at its source, or compiled."""
         # files, hashes and temporary folders are for the first kernel, not for import
         from lossmith.kernels import cache, machine
 
         name = f"{function_name(self.program)}_{self.compute.name}"
-        how = f"{self.compute.name} {weighted} {tiles}".encode()
+        how = f"{self.compute.name} {weighted} {tiles} {summed}".encode()
         path = cache.place(name, repr(self.program).encode(), how, suffix=".kernel")
         found = machine.find(path)
         self.from_disk = found is not None
-        return found or self._made(name, weighted, tiles, path)
+        return found or self._made(name, weighted, tiles, summed, path)
 
-    def _made(self, name: str, weighted: bool, tiles: bool, path: Path) -> Callable[..., None]:
+    def _made(self, name: str, weighted: bool, tiles: bool, summed: bool, path: Path) -> Callable[..., None]:
         from lossmith.kernels import cache, machine
-        from lossmith.kernels.emit_numba import emit_numba
-        from lossmith.kernels.emit_tiles import emit_tiles
+        from lossmith.kernels.emit import emit
 
-        text = (emit_tiles if tiles else emit_numba)(self.program, self.compute, weighted)
+        text = emit(self.program, self.compute, weighted, tiles, summed)
         return machine.compiled(cache.load(name, text).kernel, self._signature(weighted), path)
 
     def _signature(self, weighted: bool) -> tuple[Any, ...]:
@@ -313,7 +367,7 @@ class _NumpyKernel(Kernel):
         exec(compile(self.source, f"<{self.program.name}: generated NumPy code>", "exec"), namespace)
         return namespace[function_name(self.program)]
 
-    def _prepare(self, weighted: bool, classes: int) -> Callable[..., None]:
+    def _prepare(self, weighted: bool, classes: int, summed: bool) -> Callable[..., None]:
         return functools.partial(self._chunks, weighted)
 
     def _chunks(self, weighted: bool, *args: Any) -> None:

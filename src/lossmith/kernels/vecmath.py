@@ -23,6 +23,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from llvmlite.binding import llvm_version_info
 from numba.core import types
 from numba.core.errors import TypingError
@@ -34,6 +35,7 @@ __all__ = [
     "add_reassoc",
     "exp",
     "expm1",
+    "first_where",
     "fma",
     "log",
     "log1p",
@@ -386,3 +388,19 @@ def select(typingctx: Any, condition: Any, a: Any, b: Any) -> Any:
         return builder.select(*args)
 
     return a(condition, a, b), codegen
+
+
+@intrinsic
+def first_where(typingctx: Any, at: Any, condition: Any, index: Any) -> Any:
+    """Return the smaller of `at`, a uint32, and the uint64 `index` if the condition holds; else `at`."""
+    if at != types.uint32 or condition != types.boolean or index != types.uint64:
+        raise TypingError(f"vecmath.first_where takes a uint32, a bool and a uint64, not ({at}, {condition}, {index})")
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        before, hit, place = args
+        short = before.type  # as wide as a float32, so that a vector has a lane for each
+        found = builder.select(hit, builder.trunc(place, short), ir.Constant(short, 2**32 - 1))
+        least = builder.module.declare_intrinsic("llvm.umin", [short], ir.FunctionType(short, [short, short]))
+        return builder.call(least, [before, found])
+
+    return at(at, condition, index), codegen
