@@ -132,8 +132,9 @@ def _deliver(options: argparse.Namespace, results: dict[str, Any]) -> int:
     for path in filter(None, (options.json, options.write and str(Path(options.write).with_suffix(".json")))):
         Path(path).write_text(_as_json(_rounded(results)), encoding="utf-8")
     if options.write:
-        written = page.page(results, f"python -m benchmarks --write {Path(options.write).as_posix()}")
-        Path(options.write).write_text(written, encoding="utf-8")
+        path = Path(options.write)
+        shown = path.name if path.is_absolute() else path.as_posix()
+        path.write_text(page.page(results, f"python -m benchmarks --write {shown}"), encoding="utf-8")
         print(page.targets_table(page.verdicts(results["cells"])))
     elif not options.quick:
         print(page.page(results, "python -m benchmarks"))

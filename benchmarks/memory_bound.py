@@ -12,8 +12,8 @@ import numpy as np
 from benchmarks.problem import Problem, Ready
 
 COPY, READ = "copy", "read"
-_SMALL = 1 << 16
-"""Bytes below which one thread does it: handing work over takes longer."""
+_SMALL = 1 << 22
+"""Bytes below which one thread does it: handing work over takes longer than it saves."""
 
 
 @cache

@@ -22,6 +22,8 @@ BASELINES = {
 }
 """What the column "baseline" holds, by group."""
 
+LIMIT_HEAD = ("work", "threads", "measured", "memory alone")
+
 HEAD = """\
 # Performance
 
@@ -32,7 +34,8 @@ HEAD = """\
 Every row is one process in which all contestants take turns (A B C A B C …) on the same arrays; times are medians of
 single calls, in milliseconds unless said. Before it is timed, each contestant's result is compared with lossmith's.
 “lossmith” returns fresh arrays, as a user calls it; “out=” writes to an array that exists. Peers get what suits them:
-arrays converted before the clock starts, PyTorch {torch_note}, JAX under `jit`, scikit-learn without the division by N.
+arrays converted before the clock starts, PyTorch eager and with `torch.compile`, JAX under `jit`, scikit-learn without
+the division by N.
 “copy” and “read” are the memory system: copying the scores to an array that exists, and reading them once, with as many
 threads. “speed-up” is the fastest peer's time ÷ lossmith's; “bandwidth” is the share of the bandwidth of copying (of
 reading, for values) that lossmith reaches with every array counted once. — : the peer does not have it. ‡ : written out
@@ -52,7 +55,7 @@ def page(results: Mapping[str, Any], command: str) -> str:
     """
     cells: list[Cell] = results["cells"]
     judged = verdicts(cells)
-    head = HEAD.format(command=command, machine=machine(results), torch_note="eager and with `torch.compile`")
+    head = HEAD.format(command=command, machine=machine(results))
     parts = [head, "## Targets\n", targets_table(judged), *misses(judged, cells), *failures(cells)]
     for group, title in GROUPS.items():
         mine = [c for c in cells if c["group"] == group]
@@ -97,18 +100,27 @@ def worst_of(judged: Sequence[Verdict]) -> Verdict:
 
 
 def misses(judged: Sequence[Verdict], cells: Sequence[Cell]) -> list[str]:
-    """Return the targets that are missed, each with the reason known and the physical limit."""
+    """Return the targets that are missed: what was measured, the physical limit beside it, and what is known of why."""
     missed = [v for v in judged if not v.met]
     if not missed:
         return ["Every target is met.\n"]
     by_work = {(c["work"], c["threads"]): c for c in cells}
-    rows = [
-        [v.target.text, v.work, str(v.threads), v.shown, v.wanted, limit(by_work[v.work, v.threads]),
-         remark(v.target.text, v.work)]
-        for v in missed
-    ]  # fmt: skip
-    head = ["target", "work", "threads", "measured", "wanted", "memory alone", "why"]
-    return ["### Missed\n", _markdown(head, rows)]
+    parts = ["### Missed\n", "“memory alone” is the time that moving the arrays takes at the bandwidth of a copy.\n"]
+    for target in dict.fromkeys(v.target for v in missed):
+        mine = [v for v in missed if v.target is target]
+        rows = [[v.work, str(v.threads), v.shown, limit(by_work[v.work, v.threads])] for v in mine]
+        parts += [f"{target.text}, wanted {mine[0].wanted}:\n", _markdown(LIMIT_HEAD, rows)]
+        reasons: dict[str, list[str]] = {}
+        for v in mine:
+            reasons.setdefault(remark(target.text, v.work), []).append(v.work)
+        parts += [_reason(text, works, len(reasons)) for text, works in reasons.items()]
+    return parts
+
+
+def _reason(text: str, works: list[str], reasons: int) -> str:
+    """Return a paragraph on why; it names the works if there are several reasons."""
+    about = f" ({'; '.join(dict.fromkeys(works))})" if reasons > 1 else ""
+    return f"Why{about}: {text or 'not explained yet.'}\n"
 
 
 def limit(cell: Cell) -> str:

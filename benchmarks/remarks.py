@@ -1,4 +1,4 @@
-"""Why a target is missed, from the machine code or the memory system: printed beside the miss.
+"""Why a target is missed, from the machine code or the memory system: printed below the misses.
 
 An entry is (words in the target's text, words in the work's name, what to say); "" fits everything, the first entry
 that fits is taken.

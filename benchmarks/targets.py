@@ -161,7 +161,9 @@ class Verdict:
     @property
     def shown(self) -> str:
         """The figure, and its unit."""
-        return "not measured" if self.figure is None else f"{self.figure:.3g}{self.target.unit}"
+        if self.figure is None:
+            return "not measured"
+        return f"{self.figure:.0f}{self.target.unit}" if self.figure >= 100 else f"{self.figure:.3g}{self.target.unit}"
 
     @property
     def wanted(self) -> str:

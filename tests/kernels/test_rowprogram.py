@@ -31,6 +31,7 @@ from lossmith.kernels.rowprogram import (
     Reject,
     RowProgram,
     Store,
+    form_of,
     function_name,
     statements,
 )
@@ -155,7 +156,7 @@ SHOWN = (forms.softmax_cross_entropy, forms.hinge, forms.huber, forms.pairwise_h
 def test_generated_code_is_what_it_was(form, golden):
     made = lower(*form())
     golden(f"kernels/{made.name}.numpy.py.txt", emit_numpy(made))
-    golden(f"kernels/{made.name}.numba.py.txt", emit(made, np.dtype("f4")))
+    golden(f"kernels/{made.name}.numba.py.txt", emit(made, np.dtype("f4"), form=form_of(made, 5000)))
     if form is forms.softmax_cross_entropy:
         golden(f"kernels/{made.name}.tiles.py.txt", emit_tiles(made, np.dtype("f4"), weighted=True))
 

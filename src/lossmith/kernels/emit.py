@@ -1,24 +1,26 @@
-"""Which emitter writes the loops of a kernel, and how many rows share one sum of values."""
+"""Which emitter writes the loops of a kernel."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from lossmith.kernels.emit_elements import STRETCH, emit_elements
+from lossmith.kernels.emit_bands import emit_bands
+from lossmith.kernels.emit_elements import emit_elements
 from lossmith.kernels.emit_numba import emit_numba
-from lossmith.kernels.emit_tiles import TILE, emit_tiles
-from lossmith.kernels.rowprogram import RowProgram
+from lossmith.kernels.emit_tiles import emit_tiles
+from lossmith.kernels.rowprogram import Form, RowProgram
 
 
 def emit(
-    program: RowProgram, dtype: np.dtype, weighted: bool = False, tiles: bool = False, summed: bool = False
+    program: RowProgram, dtype: np.dtype, weighted: bool = False, form: Form = "rows", summed: bool = False
 ) -> str:
     """Return the text of a module with a compiled function `kernel`: see emit_numba."""
-    if program.kind == "elementwise":
-        return emit_elements(program, dtype, weighted, summed)
-    return emit_tiles(program, dtype, weighted, summed) if tiles else emit_numba(program, dtype, weighted)
-
-
-def rows_per_sum(program: RowProgram, tiles: bool) -> int:
-    """Return how many rows a kernel that sums its values adds up; 1 if it writes every value."""
-    return STRETCH if program.kind == "elementwise" else TILE if tiles else 1
+    match form:
+        case "elements":
+            return emit_elements(program, dtype, weighted, summed)
+        case "tiles":
+            return emit_tiles(program, dtype, weighted, summed)
+        case "bands":
+            return emit_bands(program, dtype, weighted, summed)
+        case "rows":
+            return emit_numba(program, dtype, weighted)

@@ -11,10 +11,7 @@ import numpy as np
 
 from lossmith.kernels.emit_numba import Emitter
 from lossmith.kernels.printing import UNARY
-from lossmith.kernels.rowprogram import Load, RowProgram, Value
-
-STRETCH = 1024
-"""How many elements have their values added up, in float64, before the sum is written."""
+from lossmith.kernels.rowprogram import STRETCH, Load, RowProgram, Value
 
 
 def emit_elements(program: RowProgram, dtype: np.dtype, weighted: bool = False, summed: bool = False) -> str:

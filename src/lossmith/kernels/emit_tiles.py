@@ -19,6 +19,7 @@ from lossmith.kernels.emit_folds import START
 from lossmith.kernels.emit_numba import Emitter
 from lossmith.kernels.printing import ATOM, UNARY
 from lossmith.kernels.rowprogram import (
+    TILE,
     AtFound,
     AtLabel,
     Each,
@@ -42,15 +43,13 @@ from lossmith.kernels.rowprogram import (
 )
 from lossmith.kernels.schedule import closure
 
-TILE = 64
-
 
 def emit_tiles(program: RowProgram, dtype: np.dtype, weighted: bool = False, summed: bool = False) -> str:
     """Return a module with one compiled function, `kernel`, that takes what that of emit_numba takes.
 
     With `summed` its value is one sum per TILE rows.
     """
-    return _TileEmitter(program, np.dtype(dtype), weighted, summed).module()
+    return TileEmitter(program, np.dtype(dtype), weighted, summed).module()
 
 
 def found_in(values: Iterable[Value]) -> set[str]:
@@ -59,7 +58,9 @@ def found_in(values: Iterable[Value]) -> set[str]:
     return {index.name for index in read if isinstance(index, AtFound)}
 
 
-class _TileEmitter(Emitter):
+class TileEmitter(Emitter):
+    """Writes a kernel that takes TILE rows at a time, with the numbers of each row in strips."""
+
     def __init__(self, program: RowProgram, dtype: np.dtype, weighted: bool, summed: bool) -> None:
         super().__init__(program, dtype, weighted)
         self.summed = summed
@@ -75,10 +76,7 @@ class _TileEmitter(Emitter):
         self.put("for first in range(U(0), N, T):")
         self.indent += 1
         self.put("R = min(T, N - first)")
-        for name in self.program.inputs:
-            self.put("for k in range(K):")
-            self.put("    for r in range(R):")
-            self.put(f"        tile[of_{name} + k * T + r] = {name}[first + r, k]")
+        self.copy_in()
         if self.weighted:
             with_rows = ["tile[of_factor + r] = F(weight[first + r] * scale)"]
             self.over_rows(with_rows)
@@ -90,6 +88,19 @@ class _TileEmitter(Emitter):
                 self.group.append(stmt)
         self.flush([])
         self.write_out()
+
+    def copy_in(self) -> None:
+        """Lay the rows of all inputs out class by class."""
+        for name in self.program.inputs:
+            self.put("for k in range(K):")
+            self.put("    for r in range(R):")
+            self.put(f"        tile[of_{name} + k * T + r] = {name}[first + r, k]")
+
+    def rows_kept(self) -> Iterable[str]:
+        """Return what has a number per row and class in the tile."""
+        yield from self.program.inputs
+        yield from (name for name, per_class in self.program.outputs if per_class)
+        yield from (name for name in self.schedule.kept if name not in self.schedule.homes)
 
     def _strips(self, body: list[Stmt]) -> dict[str, bool]:
         """Return what has strips in scratch memory: one (False), or one per class (True)."""
@@ -103,9 +114,7 @@ class _TileEmitter(Emitter):
             strips["factor"] = False
         if self.summed:
             strips["value"] = False
-        rows = [*self.program.inputs, *(name for name, per_class in self.program.outputs if per_class)]
-        kept = [name for name in self.schedule.kept if name not in self.schedule.homes]
-        return strips | dict.fromkeys((*rows, *kept), True)
+        return strips | dict.fromkeys(self.rows_kept(), True)
 
     def put_head(self) -> None:
         first = self.program.inputs[0]
@@ -167,9 +176,12 @@ class _TileEmitter(Emitter):
                 self.put(self.write(stmt.name, stmt.name))
             elif isinstance(stmt, Store):
                 self.store_row(stmt)
+        self.begin(folds)
+        self.indent -= 1
+
+    def begin(self, folds: list[Fold]) -> None:
         for fold in folds:
             self.put(f"tile[of_{self.gathered(fold)} + r] = {START.get(fold.op, 'F(0)')}")
-        self.indent -= 1
 
     def store_row(self, stmt: Store) -> None:
         if stmt.output == "value" and self.summed:
@@ -274,14 +286,17 @@ class _TileEmitter(Emitter):
 
     def write_out(self) -> None:
         """Copy what the tile holds to the outputs, with what overrides it."""
-        for name in (name for name, per_class in self.program.outputs if per_class):
-            self.put("for k in range(K):")
-            self.put("    for r in range(R):")
-            self.put(f"        {name}[first + r, k] = tile[of_{name} + k * T + r]")
+        self.copy_out()
         if self.patches or self.rejects or self.weighted:
             self.finish_rows()
         if self.summed:
             self.sum_values()
+
+    def copy_out(self) -> None:
+        for name in (name for name, per_class in self.program.outputs if per_class):
+            self.put("for k in range(K):")
+            self.put("    for r in range(R):")
+            self.put(f"        {name}[first + r, k] = tile[of_{name} + k * T + r]")
 
     def finish_rows(self) -> None:
         """Overwrite rows that have no weight or hold a NaN, and the entries that have a value of their own."""

@@ -313,8 +313,28 @@ def renamed(program: RowProgram, taken: Collection[str]) -> RowProgram:
 
 # ------------------------------------------------------------------ what the code will be called, and look like
 
-FEW = 32
-"""Up to so many classes, code in which rows are the lanes is faster: emit_tiles.py."""
+Form: TypeAlias = Literal["elements", "tiles", "bands", "rows"]
+"""How compiled loops are arranged: emit_elements.py, emit_tiles.py, emit_bands.py, emit_numba.py."""
+
+FEW, SOME = 32, 1024
+"""Up to so many classes tiles are faster than bands, and bands than one row at a time."""
+
+STRETCH, TILE = 1024, 64
+"""How many elements, how many rows of a tile or a band, are done together."""
+
+
+def form_of(program: RowProgram, classes: int) -> Form:
+    """Return the arrangement of loops that is fastest for rows of so many classes."""
+    if program.kind == "elementwise":
+        return "elements"
+    if program.depth != 1 or classes > SOME:
+        return "rows"
+    return "tiles" if classes <= FEW else "bands"
+
+
+def rows_per_sum(form: Form) -> int:
+    """Return how many rows have their values added up by a kernel that does that; 1 if it writes every value."""
+    return STRETCH if form == "elements" else 1 if form == "rows" else TILE
 
 
 def function_name(program: RowProgram) -> str:
@@ -322,11 +342,6 @@ def function_name(program: RowProgram) -> str:
     outputs = "_and_".join(name for name, _ in program.outputs)
     name = re.sub(r"\W", "_", program.name)
     return f"{name if name[:1].isidentifier() else '_' + name}_{outputs}"
-
-
-def has_tiles(program: RowProgram) -> bool:
-    """Whether a program can run in tiles: one with loops over classes, not over pairs."""
-    return program.kind == "row" and program.depth == 1
 
 
 # ------------------------------------------------------------------ the form in which people read it

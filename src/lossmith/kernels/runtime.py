@@ -16,7 +16,7 @@ import numpy as np
 
 from lossmith.errors import ShapeError
 from lossmith.kernels import rowprogram
-from lossmith.kernels.rowprogram import FEW, RowProgram, function_name, has_tiles
+from lossmith.kernels.rowprogram import Form, RowProgram, form_of, function_name, rows_per_sum
 from lossmith.kernels.threads import available_threads, run_pieces
 
 if TYPE_CHECKING:
@@ -288,50 +288,47 @@ class Kernel:
 class _NumbaKernel(Kernel):
     def __init__(self, program: RowProgram, dtype: np.dtype[Any], compute: np.dtype[Any]) -> None:
         super().__init__(program, dtype, compute)
-        self._compiled: dict[tuple[bool, bool, bool], Callable[..., None]] = {}
+        self._compiled: dict[tuple[bool, Form, bool], Callable[..., None]] = {}
         self._lock = threading.RLock()
         self.from_disk = False
         """Whether the last machine code needed was found on disk."""
-        self._has_tiles = has_tiles(program)
 
     @property
     def source(self) -> str:
         from lossmith.kernels.emit import emit
 
-        return emit(self.program, self.compute)
+        return emit(self.program, self.compute, form=form_of(self.program, 1 << 20))
 
     def _rows_per_sum(self, classes: int) -> int:
         if not any(is_value for _, is_value, _ in self._forms):
             return 1
-        from lossmith.kernels.emit import rows_per_sum
-
-        return rows_per_sum(self.program, self._has_tiles and classes <= FEW)
+        return rows_per_sum(form_of(self.program, classes))
 
     def _prepare(self, weighted: bool, classes: int, summed: bool) -> Callable[..., None]:
-        key = weighted, self._has_tiles and classes <= FEW, summed
+        key = weighted, form_of(self.program, classes), summed
         if key not in self._compiled:
             with self._lock:
                 if key not in self._compiled:
                     self._compiled[key] = self._found(*key)
         return self._compiled[key]
 
-    def _found(self, weighted: bool, tiles: bool, summed: bool) -> Callable[..., None]:
+    def _found(self, weighted: bool, form: Form, summed: bool) -> Callable[..., None]:
         """Return the machine code: from the disk, without a look at its source, or compiled."""
         # files, hashes and temporary folders are for the first kernel, not for import
         from lossmith.kernels import cache, machine
 
         name = f"{function_name(self.program)}_{self.compute.name}"
-        how = f"{self.compute.name} {weighted} {tiles} {summed}".encode()
+        how = f"{self.compute.name} {weighted} {form} {summed}".encode()
         path = cache.place(name, repr(self.program).encode(), how, suffix=".kernel")
         found = machine.find(path)
         self.from_disk = found is not None
-        return found or self._made(name, weighted, tiles, summed, path)
+        return found or self._made(name, weighted, form, summed, path)
 
-    def _made(self, name: str, weighted: bool, tiles: bool, summed: bool, path: Path) -> Callable[..., None]:
+    def _made(self, name: str, weighted: bool, form: Form, summed: bool, path: Path) -> Callable[..., None]:
         from lossmith.kernels import cache, machine
         from lossmith.kernels.emit import emit
 
-        text = emit(self.program, self.compute, weighted, tiles, summed)
+        text = emit(self.program, self.compute, weighted, form, summed)
         return machine.compiled(cache.load(name, text).kernel, self._signature(weighted), path)
 
     def _signature(self, weighted: bool) -> tuple[Any, ...]:

@@ -185,7 +185,7 @@ def minimize_lbfgs(
 
     gtol = tol * float(np.max(np.abs(flat.gradient), initial=0.0))
     while True:
-        done = len(monitor.loss_curve)
+        done, before = len(monitor.loss_curve), flat.value
         options = {
             "maxiter": max_iter - done,
             "maxfun": 20 * max_iter + 100,
@@ -194,20 +194,27 @@ def minimize_lbfgs(
             "ftol": 64 * np.finfo(np.float64).eps,
         }
         found = minimize(flat, flat.x, jac=True, method="L-BFGS-B", callback=after, options=options)
-        # A failed line search may be the fault of curvature remembered from across a kink, so the
-        # search starts afresh from its end, as long as that gets any further.
-        if found.status != _LINE_SEARCH_FAILED or len(monitor.loss_curve) in (done, max_iter):
-            return _lbfgs_result(monitor, found, flat.failure, max_iter)
+        # A search that ends although the gradient is large may do so because of curvature remembered
+        # from across a kink, so it starts afresh from its end, as long as that gets any further.
+        slope = float(np.max(np.abs(flat.gradient), initial=0.0))
+        ended = found.status in (_NO_FURTHER, _LINE_SEARCH_FAILED) and slope > gtol
+        further = len(monitor.loss_curve) > done and before - flat.value > _WORTHWHILE * abs(before)
+        if not ended or not further or len(monitor.loss_curve) >= max_iter:
+            return _lbfgs_result(monitor, found, flat.failure, max_iter, slope / gtol * tol if ended else 0.0)
 
 
-_LINE_SEARCH_FAILED = 2  # what SciPy's L-BFGS-B returns as status
+_NO_FURTHER, _LINE_SEARCH_FAILED = 0, 2  # what SciPy's L-BFGS-B returns as status
+_WORTHWHILE = 1e-6
+"""By which part of itself the objective has to fall between two fresh starts."""
+_LARGE = 0.05
+"""A gradient above this part of that at the start is worth a word when the search ends."""
 _STOPPED_BY_CALLBACK = 99
 
 
 def _lbfgs_result(
-    monitor: Monitor, found: OptimizeResult, failure: NonFiniteError | None, max_iter: int
+    monitor: Monitor, found: OptimizeResult, failure: NonFiniteError | None, max_iter: int, slope: float
 ) -> SolverResult:
-    """Say in a sentence how L-BFGS ended."""
+    """Say in a sentence how L-BFGS ended; `slope` is what is left of the gradient, 0 if that is small."""
     done = len(monitor.loss_curve)
     if found.status == _STOPPED_BY_CALLBACK:
         return monitor.stopped_early()
@@ -219,6 +226,12 @@ def _lbfgs_result(
         return monitor.result(converged=False, message=message)
     if failure is not None:
         message = diverged(failure, f"iteration {done + 1} of lbfgs", monitor, "raise alpha")
+        return monitor.result(converged=False, message=message)
+    if slope > _LARGE:
+        message = (
+            f"lbfgs stopped at a kink of the loss, where the gradient is still {slope:.0%} of that at the "
+            "start: solver='sgd' or solver='adam' gets further with such a loss."
+        )
         return monitor.result(converged=False, message=message)
     if found.status == _LINE_SEARCH_FAILED:
         message = "lbfgs stopped where no lower point was found: a kink, or the limit of rounding."
@@ -243,7 +256,7 @@ class _FlatObjective:
         self.x = np.concatenate([W.ravel(), b] if objective.fit_intercept else [W.ravel()]) / unit
         self.start, gradient = self._evaluate(self.x)
         self.scale = abs(self.start) or 1.0
-        self._value, self.gradient = self.start / self.scale, gradient / self.scale
+        self.value, self.gradient = self.start / self.scale, gradient / self.scale
         self._latest = self.gradient
         self.failure: NonFiniteError | None = None  # of the line search under way
 
@@ -254,7 +267,7 @@ class _FlatObjective:
 
     def accept(self, x: Parameters, value: float) -> None:
         """Note the end of a line search, which is where it evaluated last."""
-        self.x, self._value, self.gradient, self.failure = x.copy(), value, self._latest, None
+        self.x, self.value, self.gradient, self.failure = x.copy(), value, self._latest, None
 
     def __call__(self, x: Parameters) -> tuple[float, Parameters]:
         """Return the scaled value and gradient, or a wall."""
@@ -265,7 +278,7 @@ class _FlatObjective:
             # Ten times the fall that the slope promises, as a rise: the cubic and quadratic
             # interpolations of the line search then shorten the step by some factor of ten.
             wall = 10 * abs(float(self.gradient @ (x - self.x)))
-            return self._value + wall, np.zeros_like(x)
+            return self.value + wall, np.zeros_like(x)
         self._latest = gradient
         return value, gradient
 
