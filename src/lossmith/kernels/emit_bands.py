@@ -32,8 +32,8 @@ class _BandEmitter(TileEmitter):
     def copy_out(self) -> None:
         pass
 
-    def begin(self, folds: list[Fold]) -> None:
-        pass  # a loop gathers in variables of its own
+    def flush(self, folds: list[Fold]) -> None:
+        super().flush([])  # a loop gathers in variables of its own
 
     def loop(self, loop: Loop) -> None:
         folds = [s for s in loop.body if isinstance(s, Fold)]

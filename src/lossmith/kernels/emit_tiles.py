@@ -176,12 +176,9 @@ class TileEmitter(Emitter):
                 self.put(self.write(stmt.name, stmt.name))
             elif isinstance(stmt, Store):
                 self.store_row(stmt)
-        self.begin(folds)
-        self.indent -= 1
-
-    def begin(self, folds: list[Fold]) -> None:
         for fold in folds:
             self.put(f"tile[of_{self.gathered(fold)} + r] = {START.get(fold.op, 'F(0)')}")
+        self.indent -= 1
 
     def store_row(self, stmt: Store) -> None:
         if stmt.output == "value" and self.summed:

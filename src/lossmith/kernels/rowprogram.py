@@ -316,7 +316,7 @@ def renamed(program: RowProgram, taken: Collection[str]) -> RowProgram:
 Form: TypeAlias = Literal["elements", "tiles", "bands", "rows"]
 """How compiled loops are arranged: emit_elements.py, emit_tiles.py, emit_bands.py, emit_numba.py."""
 
-FEW, SOME = 32, 1024
+FEW, SOME = 20, 512
 """Up to so many classes tiles are faster than bands, and bands than one row at a time."""
 
 STRETCH, TILE = 1024, 64

@@ -148,6 +148,15 @@ class Kernel:
         self._run(inputs, label, hypers, weight, scale, {**outputs, "value": values}, threads, each)
         return sum_rows(values)
 
+    def straight(self, classes: int) -> Callable[..., None]:
+        """Return the compiled function itself, for small batches: what `run` does for them without its checks.
+
+        It is called as call(*inputs, *labels, *hyperparameters, scale, *outputs). Everything is up to the caller: all
+        arrays in C order and aligned, inputs and outputs in the dtype of `compute`, labels in int64 and in range, the
+        value in float64, and no output in the memory of an input. Anything else reads or writes where it should not.
+        """
+        return self._prepare(False, classes, False)
+
     def _rows_per_sum(self, classes: int) -> int:
         """Return how many rows a call from `total` gives one sum for."""
         return 1

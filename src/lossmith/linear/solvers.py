@@ -185,7 +185,7 @@ def minimize_lbfgs(
 
     gtol = tol * float(np.max(np.abs(flat.gradient), initial=0.0))
     while True:
-        done, before = len(monitor.loss_curve), flat.value
+        done = len(monitor.loss_curve)
         options = {
             "maxiter": max_iter - done,
             "maxfun": 20 * max_iter + 100,
@@ -194,18 +194,14 @@ def minimize_lbfgs(
             "ftol": 64 * np.finfo(np.float64).eps,
         }
         found = minimize(flat, flat.x, jac=True, method="L-BFGS-B", callback=after, options=options)
-        # A search that ends although the gradient is large may do so because of curvature remembered
-        # from across a kink, so it starts afresh from its end, as long as that gets any further.
-        slope = float(np.max(np.abs(flat.gradient), initial=0.0))
-        ended = found.status in (_NO_FURTHER, _LINE_SEARCH_FAILED) and slope > gtol
-        further = len(monitor.loss_curve) > done and before - flat.value > _WORTHWHILE * abs(before)
-        if not ended or not further or len(monitor.loss_curve) >= max_iter:
-            return _lbfgs_result(monitor, found, flat.failure, max_iter, slope / gtol * tol if ended else 0.0)
+        # A failed line search may be the fault of curvature remembered from across a kink, so the
+        # search starts afresh from its end, as long as that gets any further.
+        if found.status != _LINE_SEARCH_FAILED or len(monitor.loss_curve) in (done, max_iter):
+            slope = float(np.max(np.abs(flat.gradient), initial=0.0)) / gtol * tol if gtol else 0.0
+            return _lbfgs_result(monitor, found, flat.failure, max_iter, slope)
 
 
-_NO_FURTHER, _LINE_SEARCH_FAILED = 0, 2  # what SciPy's L-BFGS-B returns as status
-_WORTHWHILE = 1e-6
-"""By which part of itself the objective has to fall between two fresh starts."""
+_LINE_SEARCH_FAILED = 2  # what SciPy's L-BFGS-B returns as status
 _LARGE = 0.05
 """A gradient above this part of that at the start is worth a word when the search ends."""
 _STOPPED_BY_CALLBACK = 99
