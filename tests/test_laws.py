@@ -26,10 +26,7 @@ NUMPY_ONLY = {
 }
 NUMERIC = ("value_is_the_definition", "gradient_is_the_derivative", "hessian_diagonal_is_the_second_derivative")
 # Mistakes that are known. The day they are mended, the tests that name them say so.
-BROKEN: dict[tuple[str, ...], str] = {
-    ("hessian_diagonal_is_the_second_derivative", "focal", "gamma"): "the second derivative of (1 − p_y)^γ, γ no "
-    "folded number, loses its digits where y leads by 20",
-}
+BROKEN: dict[tuple[str, ...], str] = {}
 
 
 def pairs(backend: str) -> list[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -18,7 +18,7 @@ from lossmith import batch
 from lossmith.batch import Layout
 from lossmith.calculus.stabilize import by_rules
 from lossmith.compiler import DIRECTION, FOLDED, function_output, outputs_for
-from lossmith.errors import ShapeError
+from lossmith.errors import ShapeError, UnsupportedError
 from lossmith.kernels.lower import lower
 from lossmith.kernels.runtime import Backend, Kernel, compile_kernel, sum_rows
 from lossmith.language.expr import Expr
@@ -44,7 +44,12 @@ class Loss(Protocol):
     def label_name(self) -> str | None: ...
 
     def variant(
-        self, ndims: Mapping[str, int], soft: bool, weighted: bool, constants: Mapping[str, float]
+        self,
+        ndims: Mapping[str, int],
+        soft: bool,
+        weighted: bool,
+        constants: Mapping[str, float],
+        positive: frozenset[str],
     ) -> Formula: ...
 
     def display_formula(self) -> Formula: ...
@@ -163,12 +168,15 @@ def prepare(loss: Loss, args: tuple[Any, ...], hyper: dict[str, Any], settings: 
     first = definition.of_role("scores")[0].name
     scores = batch.as_floats(first, given[first])
     layout = batch.layout_of(definition, first, scores, settings["axis"])
+    if settings.get("precision", "fast") != "fast":
+        layout = replace(layout, compute=_exact_dtype(layout, settings["precision"]))
     placed = any(h.name == "class_weight" for h in definition.hypers)
     rows = _rows(loss, layout, given, settings, placed)
     ndims = {h.name: 1 for h in definition.hypers if h.ndim == 0 and np.ndim(hyper.get(h.name, h.default)) == 1}
     constants = _constants(definition, hyper, ndims)
+    positive = _positive(definition, hyper, ndims, constants)
     weighted = rows.soft and rows.class_weight is not None and not placed
-    formula = loss.variant(ndims, rows.soft, weighted, constants)
+    formula = loss.variant(ndims, rows.soft, weighted, constants, positive)
     if formula.kind != loss.kind:
         name = min(ndims)
         shape = np.shape(hyper.get(name, 0))
@@ -178,8 +186,19 @@ def prepare(loss: Loss, args: tuple[Any, ...], hyper: dict[str, Any], settings: 
     if weighted:
         hypers["class_weight"] = np.ascontiguousarray(rows.class_weight, dtype=layout.compute)
     inputs = _row_inputs(formula, layout, first, scores, given, rows.counted)
-    key = (tuple(sorted(ndims)), rows.soft, weighted, tuple(sorted(constants.items())))
+    key = (tuple(sorted(ndims)), rows.soft, weighted, tuple(sorted(constants.items())), positive)
     return Prepared(formula, key, layout, inputs, rows.label, hypers, rows.weight, rows.total)
+
+
+def _exact_dtype(layout: Layout, precision: str) -> np.dtype[Any]:
+    """Return the wider dtype that precision="exact" computes in: float64, or the 80-bit float for float64."""
+    if precision != "exact":
+        raise ValueError(f"precision is {precision!r}, expected 'fast' or 'exact'.")
+    if layout.compute.itemsize <= 4:
+        return np.dtype(np.float64)
+    if np.finfo(np.longdouble).eps > 2.0**-63:
+        raise UnsupportedError("precision='exact' for float64 needs a processor with 80-bit floats, as x86-64 has.")
+    return np.dtype(np.longdouble)
 
 
 def _rows(loss: Loss, layout: Layout, given: Mapping[str, Any], settings: Mapping[str, Any], placed: bool) -> _Rows:
@@ -228,6 +247,18 @@ def _constants(definition: Formula, hyper: Mapping[str, Any], ndims: Mapping[str
     return found
 
 
+def _positive(
+    definition: Formula, hyper: Mapping[str, Any], ndims: Mapping[str, int], constants: Mapping[str, float]
+) -> frozenset[str]:
+    """Return the numbers above 0 among the hyperparameters: scores may be scaled by those after subtracting."""
+    found: list[str] = []
+    for h in definition.hypers:
+        value = hyper.get(h.name, h.default)
+        if h.ndim == 0 and h.name not in ndims and h.name not in constants and value is not None:
+            found += [h.name] if batch.number(h.name, value) > 0 else []
+    return frozenset(found)
+
+
 def _row_inputs(
     formula: Formula,
     layout: Layout,
@@ -247,7 +278,9 @@ def _row_inputs(
 
 def kernel_for(loss: Loss, wanted: tuple[str, ...], ready: Prepared) -> Kernel:
     """Return the kernel for these outputs, this variant of the formula, dtype and back end; compiled once."""
-    key = (wanted, ready.key, ready.layout.compute.char, backend())
+    # Numba knows no 80-bit floats; NumPy computes with them.
+    wide = ready.layout.compute.itemsize > 8
+    key = (wanted, ready.key, ready.layout.compute.char, "numpy" if wide else backend())
     kernel = loss._kernels.get(key)  # pyright: ignore[reportPrivateUsage]
     if kernel is None:
         program = lower(outputs_for(ready.formula, wanted), ready.formula)

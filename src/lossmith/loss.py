@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lossmith.evaluation import Result
     from lossmith.hessian import DiagonalPlusLowRank
 
-OPTIONS = ("sample_weight", "class_weight", "ignore_index", "reduction", "axis")
+OPTIONS = ("sample_weight", "class_weight", "ignore_index", "reduction", "axis", "precision")
 
 
 @cache
@@ -63,6 +63,8 @@ class Loss:
     ignore_index : a label whose rows are left out.
     reduction : "mean" divides by the sum of the weights, "sum", or "none" for per-sample values.
     axis : where the classes are.
+    precision : "fast" computes in the dtype of the scores (half precision in float32); "exact" in a wider one,
+        float32 in float64 and float64 in 80-bit floats where the processor has them, and rounds once.
 
     Raises
     ------
@@ -231,14 +233,21 @@ class Loss:
         known = ", ".join([*sorted(h.name for h in self._formula.hypers), *OPTIONS])
         return TypeError(f"{self.name} has no argument {name!r}; it has {known}.")
 
-    def variant(self, ndims: Mapping[str, int], soft: bool, weighted: bool, constants: Mapping[str, float]) -> Formula:
+    def variant(
+        self,
+        ndims: Mapping[str, int],
+        soft: bool,
+        weighted: bool,
+        constants: Mapping[str, float],
+        positive: frozenset[str] = frozenset(),
+    ) -> Formula:
         """Return the formula for arguments of this kind: arrays for numbers, a distribution for the label."""
-        key = (tuple(sorted(ndims.items())), soft, weighted, tuple(sorted(constants.items())))
+        key = (tuple(sorted(ndims.items())), soft, weighted, tuple(sorted(constants.items())), positive)
         if key not in self._variants:
             from lossmith.compiler import specialised, with_soft_label
 
             formula = self._reader(ndims) if ndims else self._formula
-            formula = specialised(formula, constants)
+            formula = specialised(formula, constants, positive)
             self._variants[key] = with_soft_label(formula, weighted) if soft else formula
         return self._variants[key]
 

@@ -52,14 +52,19 @@ from lossmith.language.expr import (
 ROUNDS = 8
 
 
-def simplify(expr: Expr, rules: tuple[Rule, ...] = RECOGNITION) -> tuple[Expr, list[str]]:
-    """Return the simplest form found, and the titles of the rules that led there."""
+def simplify(
+    expr: Expr, rules: tuple[Rule, ...] = RECOGNITION, multiply_out: bool = True
+) -> tuple[Expr, list[str]]:
+    """Return the simplest form found, and the titles of the rules that led there.
+
+    Without `multiply_out` products of sums stay products, whose factors have less cancellation than their terms.
+    """
     used: list[str] = []
     for _ in range(ROUNDS):
         before = expr
         expr = contract(expr)
         expr = bottom_up(expr, lambda e: _by_rules(e, rules, used))
-        expr = bottom_up(expr, _tidy)
+        expr = bottom_up(expr, lambda e: _tidy(e, multiply_out))
         if expr is before:
             break
     return expr, used or ["simplify"]
@@ -155,11 +160,11 @@ def _terms(e: Expr) -> tuple[Expr, ...]:
 # ------------------------------------------------------------------ sums and products
 
 
-def _tidy(e: Expr) -> Expr:
+def _tidy(e: Expr, multiply_out: bool) -> Expr:
     if isinstance(e, Mul):
         e = select(e)
     if isinstance(e, Add):
-        e = min(_forms(e), key=lambda f: (_cost(f), f.order))
+        e = min(_forms(e, multiply_out), key=lambda f: (_cost(f), f.order))
     return e
 
 
@@ -173,9 +178,9 @@ def _cost(e: Node) -> int:
     return 1 + sum(_cost(c) for c in children(e))
 
 
-def _forms(e: Add) -> list[Expr]:
+def _forms(e: Add, multiply_out: bool) -> list[Expr]:
     """Return the forms of a sum among which the shortest is chosen."""
-    out = distribute(e, lambda f: True) if e.size < 400 else e
+    out = distribute(e, lambda f: True) if multiply_out and e.size < 400 else e
     forms: list[Expr] = [e, factored(e), _indicators_joined(e)]
     if out is not e:
         forms += [out, factored(out)]

@@ -63,7 +63,7 @@ def compile_kernel(program: RowProgram, dtype: Any, backend: Backend = "auto") -
     if backend == "auto":
         backend = "numba" if has_numba() else "numpy"
     given = np.dtype(dtype)
-    compute = given if given.char in "fd" else np.dtype(np.float32 if given.itemsize < 4 else np.float64)
+    compute = given if given.char in "fdg" else np.dtype(np.float32 if given.itemsize < 4 else np.float64)
     return _NumbaKernel(program, given, compute) if backend == "numba" else _NumpyKernel(program, given, compute)
 
 
