@@ -70,11 +70,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
             pytest.fail(f"tests/golden/{name} is not there; `make golden` writes it", pytrace=False)
         expected = path.read_bytes().decode()
         if text != expected:
-            diff = difflib.unified_diff(
-                expected.splitlines(), text.splitlines(), f"golden/{name}", "now", lineterm=""
-            )
-            pytest.fail(
-                "\n".join([*diff, "", "if the new text is right: `make golden`"]), pytrace=False
-            )
+            diff = difflib.unified_diff(expected.splitlines(), text.splitlines(), f"golden/{name}", "now", lineterm="")
+            pytest.fail("\n".join([*diff, "", "if the new text is right: `make golden`"]), pytrace=False)
 
     return compare

@@ -172,9 +172,7 @@ def test_letters(data_dir: Path) -> None:
 # ------------------------------------------------------------------ arrays and images
 
 
-@pytest.mark.parametrize(
-    "names", [("X", "y"), ("x", "y"), ("data", "target"), ("images", "labels")]
-)
+@pytest.mark.parametrize("names", [("X", "y"), ("x", "y"), ("data", "target"), ("images", "labels")])
 def test_npz(tmp_path: Path, names: tuple[str, str]) -> None:
     path = tmp_path / "a.npz"
     X, y = np.array([[1.0, 2], [3, 4], [5, 6]], np.float32), np.array(["b", "a", "b"])
@@ -203,9 +201,7 @@ def test_idx(tmp_path: Path, packed: bool, start: str) -> None:
         (tmp_path / (name + ".gz" * packed)).write_bytes(content)
     number = {"images": "idx3", "labels": "idx1"}[start]
     table = load_table(tmp_path / f"t-{start}-{number}-ubyte{'.gz' * packed}")
-    np.testing.assert_array_equal(
-        table.X, images.reshape(4, 6).astype(np.float32) / np.float32(255)
-    )
+    np.testing.assert_array_equal(table.X, images.reshape(4, 6).astype(np.float32) / np.float32(255))
     np.testing.assert_array_equal(table.target, labels)
 
 

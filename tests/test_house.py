@@ -302,9 +302,7 @@ def test_no_file_is_large() -> None:
 @pytest.mark.parametrize("folder", ["home", "root", "work", "Users"])
 def test_planted_private_path_is_caught(folder: str) -> None:
     assert private_paths(f"open('/{folder}/somebody/x.csv')".encode())
-    assert not private_paths(
-        f"https://example.org/{folder}/x, ./{folder}/x, $X/{folder}/x".encode()
-    )
+    assert not private_paths(f"https://example.org/{folder}/x, ./{folder}/x, $X/{folder}/x".encode())
 
 
 def test_package_is_typed() -> None:
@@ -319,8 +317,7 @@ def golden_project(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_it.py").write_text(
-        "def test_it(golden):\n    golden('deep/a.txt', 'p − 1{j=y}')\n"
-        "def test_other():\n    assert False\n"
+        "def test_it(golden):\n    golden('deep/a.txt', 'p − 1{j=y}')\ndef test_other():\n    assert False\n"
     )
     return tmp_path
 

@@ -43,9 +43,7 @@ FOLDED = frozenset({0.0, 0.5, 1.0, 2.0})
 """Hyperparameter values worth a kernel of their own: they remove a term or turn a power into a product."""
 
 
-def specialised(
-    formula: Formula, constants: Mapping[str, float], positive: frozenset[str] = frozenset()
-) -> Formula:
+def specialised(formula: Formula, constants: Mapping[str, float], positive: frozenset[str] = frozenset()) -> Formula:
     """Return the formula with the hyperparameters in `constants` folded in, and those above 0 marked."""
     mapping = {Hyper(name, ()): const(value) for name, value in constants.items()}
     expr = contract(substitute(formula.expr, mapping))

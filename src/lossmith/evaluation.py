@@ -20,6 +20,7 @@ from lossmith.calculus.stabilize import by_rules
 from lossmith.compiler import DIRECTION, FOLDED, function_output, outputs_for
 from lossmith.errors import ShapeError, UnsupportedError
 from lossmith.kernels.lower import lower
+from lossmith.kernels.programs import program_for
 from lossmith.kernels.runtime import Backend, Kernel, compile_kernel, sum_rows
 from lossmith.language.expr import Expr
 from lossmith.language.formula import Formula, Input, Role
@@ -283,7 +284,7 @@ def kernel_for(loss: Loss, wanted: tuple[str, ...], ready: Prepared) -> Kernel:
     key = (wanted, ready.key, ready.layout.compute.char, "numpy" if wide else backend())
     kernel = loss._kernels.get(key)  # pyright: ignore[reportPrivateUsage]
     if kernel is None:
-        program = lower(outputs_for(ready.formula, wanted), ready.formula)
+        program = program_for(ready.formula, wanted, lambda: outputs_for(ready.formula, wanted))
         made = compile_kernel(program, ready.layout.compute, key[-1])
         # Threads that come here together must end with one kernel: it is compiled once, at its first run.
         kernel = loss._kernels.setdefault(key, made)  # pyright: ignore[reportPrivateUsage]
@@ -376,7 +377,8 @@ def run_function(
         inputs[DIRECTION] = batch.row_input(layout, Input(DIRECTION, Role("targets")), v)
     key = (what, layout.compute.char, backend())
     if key not in kernels:
-        made = compile_kernel(lower((function_output(formula, what),), formula), layout.compute, key[-1])
+        program = program_for(formula, ("function", what), lambda: (function_output(formula, what),))
+        made = compile_kernel(program, layout.compute, key[-1])
         kernels.setdefault(key, made)
     out = np.empty(layout.flat_shape, dtype=layout.compute)
     kernels[key].run(inputs, None, batch.hyperparameters(layout, formula, hyper), None, 1.0, {"out": out})

@@ -155,9 +155,7 @@ PAIRS: list[tuple[Callable[..., Any], str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("function", "text", "keywords"), PAIRS)
-def test_text_and_function_give_the_same_expression(
-    function: Any, text: str, keywords: dict[str, Any]
-) -> None:
+def test_text_and_function_give_the_same_expression(function: Any, text: str, keywords: dict[str, Any]) -> None:
     traced, found = trace(function), read(text, **keywords)
     assert found.expr is traced.expr
     assert (found.kind, found.output) == (traced.kind, traced.output)
@@ -339,9 +337,7 @@ def test_mutated_formulas(data: st.DataObject) -> None:
     only_formula_errors(text)
 
 
-NUMBERS = st.sampled_from(
-    ["s", "t", "s[y]", "2", "0.5", "classes", "y", "K", "(s > t)", "onehot(y)", "0"]
-)
+NUMBERS = st.sampled_from(["s", "t", "s[y]", "2", "0.5", "classes", "y", "K", "(s > t)", "onehot(y)", "0"])
 
 
 def _wider(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:

@@ -65,9 +65,7 @@ def pairs_of_parentheses(text: str) -> list[tuple[int, int]]:
 )  # fmt: skip
 def test_the_reader_sees_a_missing_parenthesis(name: str) -> None:
     text = samples.SAMPLES[name][1]
-    text = (
-        text.replace("s log", "s_j log").replace("(1 − s)", "(1 − t_j)").replace("t log", "t_j log")
-    )
+    text = text.replace("s log", "s_j log").replace("(1 − s)", "(1 − t_j)").replace("t log", "t_j log")
     assert value_of(text) is not None
     found = pairs_of_parentheses(text)
     assert found
@@ -85,9 +83,7 @@ def test_index_names_avoid_those_in_scope() -> None:
     n, m = x.named("n"), x.named("m")
     inner = samples.total(lambda a: b.mul(samples.s(a), samples.s(m), samples.t(n)))
     assert to_text(b.add(inner, x.ONE)) == "1 + s_m t_n Σ_k s_k"
-    nested = samples.total(
-        lambda a: b.call("exp", b.sub(samples.s(a), samples.over("max", samples.s)))
-    )
+    nested = samples.total(lambda a: b.call("exp", b.sub(samples.s(a), samples.over("max", samples.s))))
     assert to_text(nested) == "Σ_m exp(s_m − max_k s_k)"
 
 

@@ -245,9 +245,7 @@ def margins(s, y):
 
 def where_over_pairs(s, y):
     later = classes(s)[:, None] < classes(s)
-    return np.sum(np.exp(s - s[:, None]), where=later) + np.sum(
-        classes(s) * s, where=classes(s) != y
-    )
+    return np.sum(np.exp(s - s[:, None]), where=later) + np.sum(classes(s) * s, where=classes(s) != y)
 
 
 def flag_of_number(s, y):
@@ -545,8 +543,6 @@ def test_annotation_that_cannot_be_resolved_is_named() -> None:
 
 def test_half_is_exact() -> None:
     formula = trace(lambda s, t: np.sum(s * t) / 2 + 0.5)
-    total = build.reduce_(
-        "sum", named("m"), build.mul(Entry("s", named("m")), Entry("t", named("m")))
-    )
+    total = build.reduce_("sum", named("m"), build.mul(Entry("s", named("m")), Entry("t", named("m"))))
     half = build.const(Fraction(1, 2))
     assert formula.expr is build.add(build.mul(half, total), half)

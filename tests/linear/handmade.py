@@ -33,9 +33,7 @@ class Handmade:
         loss, grad = self.each(scores, target, **hyper)
         weight = np.ones(loss.shape) if sample_weight is None else np.asarray(sample_weight, float)
         assert weight.shape == loss.shape[: weight.ndim]
-        weight = np.broadcast_to(
-            weight.reshape(weight.shape + (1,) * (loss.ndim - weight.ndim)), loss.shape
-        )
+        weight = np.broadcast_to(weight.reshape(weight.shape + (1,) * (loss.ndim - weight.ndim)), loss.shape)
         weight = weight / weight.sum()
         spread = weight[:, None] if grad.ndim > weight.ndim else weight
         return float((weight * loss).sum()), (grad * spread).astype(scores.dtype)
@@ -97,9 +95,7 @@ class Poisson(Handmade):
 
     target_domain = "nonnegative"
 
-    def each(
-        self, scores: np.ndarray, target: np.ndarray, power: float = 1.0
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def each(self, scores: np.ndarray, target: np.ndarray, power: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         mean = np.exp(power * scores)
         return mean - power * target * scores, power * (mean - target)
 

@@ -318,9 +318,9 @@ def test_float32_features_give_float32_scores() -> None:
 def test_early_stopping(solver: str, weighted: bool) -> None:
     X, y = blobs(4, seed=3)
     weight = np.linspace(0.1, 2, y.size) if weighted else None
-    model = LinearClassifier(
-        CrossEntropy(), solver=solver, early_stopping=True, patience=3, random_state=0
-    ).fit(X, y, sample_weight=weight)
+    model = LinearClassifier(CrossEntropy(), solver=solver, early_stopping=True, patience=3, random_state=0).fit(
+        X, y, sample_weight=weight
+    )
     assert len(model.validation_curve_) == len(model.loss_curve_) == model.n_iter_
     assert max(model.validation_curve_) > 0.95
     regressor = LinearRegressor(Squared(), solver=solver, early_stopping=True, random_state=0)
@@ -393,9 +393,7 @@ LETTER = {"file": "letter-recognition.csv", "target": "Letter", "train": 16000}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("data", "standardize", "accuracy"), [(MNIST, False, 0.9235), (LETTER, True, 0.7728)]
-)
+@pytest.mark.parametrize(("data", "standardize", "accuracy"), [(MNIST, False, 0.9235), (LETTER, True, 0.7728)])
 def test_reference_accuracy_is_reached(
     data_dir: Path, data: dict[str, Any], standardize: bool, accuracy: float
 ) -> None:

@@ -46,9 +46,7 @@ def loops(objective: LinearObjective, W: np.ndarray, b: np.ndarray) -> tuple[flo
     X, loss = np.asarray(objective.X, float), objective.loss
     n, d = X.shape
     k = b.size
-    weight = (
-        np.ones(n) if objective.sample_weight is None else objective.sample_weight.astype(float)
-    )
+    weight = np.ones(n) if objective.sample_weight is None else objective.sample_weight.astype(float)
     total = sum(weight)
     value, dW, db, dX = 0.0, np.zeros((d, k)), np.zeros(k), np.zeros((n, d))
     for i in range(n):
@@ -59,9 +57,7 @@ def loops(objective: LinearObjective, W: np.ndarray, b: np.ndarray) -> tuple[flo
             slopes = grad[0]
         else:
             target = np.atleast_1d(objective.target[i]).astype(float)
-            parts = [
-                loss.each(np.array([s]), np.array([t])) for s, t in zip(scores, target, strict=True)
-            ]
+            parts = [loss.each(np.array([s]), np.array([t])) for s, t in zip(scores, target, strict=True)]
             value += weight[i] / total * sum(part[0][0] for part in parts)
             slopes = [part[1][0] for part in parts]
         for j in range(k):
@@ -90,9 +86,7 @@ def far(got: np.ndarray, true: np.ndarray) -> float:
     [(CrossEntropy(), K), (Squared(), 1), (Squared(), K), (Logistic(), 1), (Logistic(), K),
      (Hinge(), 1), (Hinge(), K), (Poisson(), 1)],
 )  # fmt: skip
-def test_objective_is_the_loop(
-    rng: np.random.Generator, loss: Handmade, k: int, dtype: type, weighted: bool
-) -> None:
+def test_objective_is_the_loop(rng: np.random.Generator, loss: Handmade, k: int, dtype: type, weighted: bool) -> None:
     objective, W, b = case(loss, rng, weighted=weighted, dtype=dtype, k=k)
     value, gradient = objective.value_and_grad(W, b, with_X=True)
     true_value, truth = loops(objective, W, b)
@@ -173,9 +167,7 @@ def test_columns_of_an_elementwise_loss_are_models_apart(rng: np.random.Generato
     value, gradient = together.value_and_grad(W, b)
     parts = []
     for j in range(K):
-        alone = LinearObjective(
-            together.loss, together.X, together.target[:, j], 1, 0.3, together.sample_weight
-        )
+        alone = LinearObjective(together.loss, together.X, together.target[:, j], 1, 0.3, together.sample_weight)
         parts.append(alone.value_and_grad(W[:, [j]], b[[j]]))
     assert abs(value - sum(part[0] for part in parts)) <= 1e-14 * value
     assert far(gradient.W, np.hstack([part[1].W for part in parts])) <= 1e-14
@@ -205,15 +197,11 @@ def test_batches_are_unbiased(rng: np.random.Generator, loss: Handmade) -> None:
 
 def test_sparse_features_give_the_same(rng: np.random.Generator) -> None:
     dense, W, b = case(CrossEntropy(), rng, weighted=True)
-    sparse = LinearObjective(
-        dense.loss, csr_matrix(dense.X), dense.target, K, 0.3, dense.sample_weight
-    )
+    sparse = LinearObjective(dense.loss, csr_matrix(dense.X), dense.target, K, 0.3, dense.sample_weight)
     (v, g), (true_v, true_g) = sparse.value_and_grad(W, b), dense.value_and_grad(W, b)
     assert abs(v - true_v) <= 1e-14 * true_v
     assert far(g.W, true_g.W) <= 1e-14
-    assert (
-        far(sparse.rows(np.arange(3)).scores(W, b), dense.rows(np.arange(3)).scores(W, b)) <= 1e-14
-    )
+    assert far(sparse.rows(np.arange(3)).scores(W, b), dense.rows(np.arange(3)).scores(W, b)) <= 1e-14
 
 
 def test_intercept_left_out(rng: np.random.Generator) -> None:
@@ -226,9 +214,7 @@ def test_intercept_left_out(rng: np.random.Generator) -> None:
 
 def test_hyperparameters_reach_the_loss_and_inputs_stay(rng: np.random.Generator) -> None:
     objective, W, b = case(Poisson(), rng, weighted=False, k=1)
-    doubled = LinearObjective(
-        objective.loss, objective.X, objective.target, 1, hyper={"power": 2.0}
-    )
+    doubled = LinearObjective(objective.loss, objective.X, objective.target, 1, hyper={"power": 2.0})
     held = [a.copy() for a in (W, b, objective.X, objective.target)]
     value, _ = doubled.value_and_grad(W, b)
     scores = 2 * (objective.X @ W + b)[:, 0]

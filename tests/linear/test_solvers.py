@@ -79,9 +79,7 @@ def relative(got: np.ndarray, true: np.ndarray) -> float:
         (minimize_adam, {"max_iter": 300, "random_state": 0, "learning_rate": 0.05}, 0.02),
     ],
 )
-def test_ridge_regression_is_solved(
-    solve: Solver, options: dict[str, Any], limit: float, weighted: bool
-) -> None:
+def test_ridge_regression_is_solved(solve: Solver, options: dict[str, Any], limit: float, weighted: bool) -> None:
     weight = np.random.default_rng(3).uniform(0, 2, N) if weighted else None
     objective = regression(sample_weight=weight)
     result = run(solve, objective, **options)
@@ -144,9 +142,7 @@ def test_no_intercept_stays_none(solver: Solver) -> None:
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_curves_and_callback_agree(solver: Solver) -> None:
     objective, seen = classification(), list[Progress]()
-    result = run(
-        solver, objective, max_iter=8, callback=seen.append, validate=lambda W, b: -float(b[0])
-    )
+    result = run(solver, objective, max_iter=8, callback=seen.append, validate=lambda W, b: -float(b[0]))
     assert [p.step for p in seen] == list(range(1, result.n_iter + 1))
     assert [p.loss for p in seen] == result.loss_curve
     assert [p.validation for p in seen] == result.validation_curve
@@ -314,7 +310,5 @@ def test_rules_are_the_published_ones() -> None:
             g = np.append(g.W, g.b)
             velocity = 0.8 * velocity - 0.01 * g
             flat = flat + (0.8 * velocity - 0.01 * g if nesterov else velocity)
-        sgd = run(
-            minimize_sgd, objective, learning_rate=0.01, momentum=0.8, nesterov=nesterov, **options
-        )
+        sgd = run(minimize_sgd, objective, learning_rate=0.01, momentum=0.8, nesterov=nesterov, **options)
         assert relative(np.append(sgd.W, sgd.b), flat) <= 1e-12

@@ -30,7 +30,7 @@ from lossmith.language.mathml import operator, to_mathml
 from lossmith.language.text import to_text
 
 SAMPLE, J = named("i"), named("j")
-_MATHML_N = '<mfrac><mn>1</mn><mi>N</mi></mfrac>'
+_MATHML_N = "<mfrac><mn>1</mn><mi>N</mi></mfrac>"
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,7 @@ def _title(base: str, name: str, scores: list[str]) -> str:
     return base if len(scores) == 1 else f"{base} with respect to {name}"
 
 
-def _gradient_section(
-    formula: Formula, trail: Trail, name: str, wrt: Free | None, scores: list[str]
-) -> Section:
+def _gradient_section(formula: Formula, trail: Trail, name: str, wrt: Free | None, scores: list[str]) -> Section:
     lines = list(_lines(trail))
     sums = _targets_sum_to_one(formula, trail.result)
     if sums is not None:
@@ -116,9 +114,7 @@ def _gradient_section(
     )
 
 
-def _hessian_section(
-    formula: Formula, trail: Trail, name: str, wrt: Free | None, scores: list[str]
-) -> Section:
+def _hessian_section(formula: Formula, trail: Trail, name: str, wrt: Free | None, scores: list[str]) -> Section:
     second = None if wrt is None else K
     again = differentiate(trail.result, name, second)
     lhs = Derivative(Derivative(LOSS, name, wrt), name, second)

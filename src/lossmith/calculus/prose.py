@@ -91,9 +91,7 @@ class Derivation:
     def _repr_latex_(self) -> str:
         gradient = self.sections[0]
         left, last = to_latex(gradient.lhs), to_latex(gradient.lines[-1].expr, self.names)
-        return (
-            rf"$\displaystyle {to_latex(self.left)} = {to_latex(self.right, self.names)}, \qquad {left} = {last}$"
-        )
+        return rf"$\displaystyle {to_latex(self.left)} = {to_latex(self.right, self.names)}, \qquad {left} = {last}$"
 
     # -------------------------------------------------------------- HTML
 

@@ -52,9 +52,7 @@ from lossmith.language.expr import (
 ROUNDS = 8
 
 
-def simplify(
-    expr: Expr, rules: tuple[Rule, ...] = RECOGNITION, multiply_out: bool = True
-) -> tuple[Expr, list[str]]:
+def simplify(expr: Expr, rules: tuple[Rule, ...] = RECOGNITION, multiply_out: bool = True) -> tuple[Expr, list[str]]:
     """Return the simplest form found, and the titles of the rules that led there.
 
     Without `multiply_out` products of sums stay products, whose factors have less cancellation than their terms.

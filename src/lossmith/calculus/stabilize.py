@@ -162,9 +162,7 @@ STABLE_RULES = (
 )
 
 
-def stabilize(
-    expr: Expr, targets: frozenset[str] = frozenset(), positive: frozenset[str] = frozenset()
-) -> Expr:
+def stabilize(expr: Expr, targets: frozenset[str] = frozenset(), positive: frozenset[str] = frozenset()) -> Expr:
     """Return `expr` in a form that computes to rounding.
 
     `targets` names the inputs whose zeros leave terms out, `positive` the hyperparameters known to be above 0.

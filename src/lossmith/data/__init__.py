@@ -124,9 +124,7 @@ def _loader_for(path: Path) -> Callable[[Path, str | int | None], Table] | None:
         return load_parquet
     if ending == ".npz" or _IDX_NAME.search(path.name):
         return None
-    raise DataError(
-        f"cannot tell from its name what kind of file {path.name} is; expected {_KINDS}."
-    )
+    raise DataError(f"cannot tell from its name what kind of file {path.name} is; expected {_KINDS}.")
 
 
 def _missing_file(path: Path) -> str:

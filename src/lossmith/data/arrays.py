@@ -41,9 +41,7 @@ def _from_arrays(images: NDArray[Any], labels: NDArray[Any], name: str) -> Table
     if images.dtype.kind not in "biuf":
         raise DataError(f"the features of {name} are {images.dtype}; expected numbers.")
     if images.ndim < 1 or 0 in images.shape:
-        raise DataError(
-            f"the features of {name} have shape {images.shape}; expected (N, D) numbers."
-        )
+        raise DataError(f"the features of {name} have shape {images.shape}; expected (N, D) numbers.")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape != images.shape[:1]:

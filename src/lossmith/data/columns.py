@@ -26,14 +26,11 @@ def load_csv(path: Path, target: str | int | None) -> Table:
     try:
         # Reading one row with each delimiter, rather than counting characters, respects quotes.
         rows = {
-            sep: pd.read_csv(path, sep=sep, header=None, nrows=1, dtype=str, keep_default_na=False)
-            for sep in ",;\t|"
+            sep: pd.read_csv(path, sep=sep, header=None, nrows=1, dtype=str, keep_default_na=False) for sep in ",;\t|"
         }
         delimiter = max(rows, key=lambda sep: rows[sep].shape[1])
         header = _is_header([str(cell) for cell in rows[delimiter].iloc[0]])
-        frame = pd.read_csv(
-            path, sep=delimiter, header=0 if header else None, index_col=False, low_memory=False
-        )
+        frame = pd.read_csv(path, sep=delimiter, header=0 if header else None, index_col=False, low_memory=False)
     except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read {path} as CSV: {one_line(error)}.") from error
     return _from_frame(frame, path, target, numbered=not header)
@@ -47,11 +44,7 @@ def _is_header(cells: Sequence[str]) -> bool:
     if len(numbers) < len(cells):
         return True
     first = int(numbers[0])
-    return (
-        len(numbers) > 1
-        and first in (0, 1)
-        and numbers == [str(k) for k in range(first, first + len(numbers))]
-    )
+    return len(numbers) > 1 and first in (0, 1) and numbers == [str(k) for k in range(first, first + len(numbers))]
 
 
 def _is_number(cell: str) -> bool:
@@ -74,25 +67,17 @@ def load_parquet(path: Path, target: str | int | None) -> Table:
     return _from_frame(frame, path, target, numbered=False)
 
 
-def _from_frame(
-    frame: pd.DataFrame, path: Path, target: str | int | None, *, numbered: bool
-) -> Table:
+def _from_frame(frame: pd.DataFrame, path: Path, target: str | int | None, *, numbered: bool) -> Table:
     """Split a frame into features and target."""
     names = [str(column) for column in frame.columns]
     if frame.empty:
-        raise DataError(
-            f"{path} has no rows of data: found {len(names)} columns and {len(frame)} rows."
-        )
+        raise DataError(f"{path} has no rows of data: found {len(names)} columns and {len(frame)} rows.")
     position = _target_position(names, path, target, numbered=numbered)
     features = frame.iloc[:, [k for k in range(len(names)) if k != position]]
     if features.shape[1] == 0:
-        raise DataError(
-            f"{path} has only the target column {names[position]!r}; expected one feature at least."
-        )
+        raise DataError(f"{path} has only the target column {names[position]!r}; expected one feature at least.")
     labels = frame.iloc[:, position]
-    _refuse_missing(
-        np.asarray(labels.isna(), dtype=bool), f"the target {names[position]!r}", path.name
-    )
+    _refuse_missing(np.asarray(labels.isna(), dtype=bool), f"the target {names[position]!r}", path.name)
     X = np.empty(features.shape, dtype=np.float64, order="C")
     for k in range(features.shape[1]):
         X[:, k] = _numbers(features.iloc[:, k], path.name)
@@ -100,9 +85,7 @@ def _from_frame(
     return Table(X, _plain_target(labels), feature_names, path.name)
 
 
-def _target_position(
-    names: Sequence[str], path: Path, target: str | int | None, *, numbered: bool
-) -> int:
+def _target_position(names: Sequence[str], path: Path, target: str | int | None, *, numbered: bool) -> int:
     """Find the target column, by name or, in a file without header, by number."""
     count = len(names)
     if numbered:
@@ -112,9 +95,7 @@ def _target_position(
         except ValueError:
             number = count
         if target is None or not -count <= number < count:
-            got = (
-                "name the target" if target is None else f"there is no column {target!r}; name one"
-            )
+            got = "name the target" if target is None else f"there is no column {target!r}; name one"
             raise DataError(f"{having}: {got} by its number (the last is {count - 1}).")
         return number % count
     if target is None:

@@ -50,10 +50,7 @@ def checked(table: Table, task: Task | None) -> Table:
     target = table.target
     if target.dtype.kind == "f" and not np.isfinite(target).all():
         row = int(np.flatnonzero(~np.isfinite(target))[0])
-        raise DataError(
-            f"the target of {table.name} is {target[row]} in row {row + 1}; expected finite "
-            "numbers."
-        )
+        raise DataError(f"the target of {table.name} is {target[row]} in row {row + 1}; expected finite numbers.")
     if task == "classification":
         _check_classes(table)
     elif task == "regression" and target.dtype.kind not in "biuf":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from lossmith.errors import UnsupportedError
@@ -32,6 +33,7 @@ from lossmith.kernels.rowprogram import (
 from lossmith.kernels.terms import CLASS, Term, Terms, propagates
 from lossmith.kernels.verify import verify
 from lossmith.language import build
+from lossmith.language.expr import Add, Entry, Expr, walk
 from lossmith.language.formula import Formula
 
 
@@ -54,6 +56,17 @@ def lower(outputs: Sequence[Output], formula: Formula) -> RowProgram:
     program = _Lowering(outputs, formula).program()
     verify(program)
     return program
+
+
+def takes_differences(expr: Expr, name: str) -> bool:
+    """Whether entries of the input `name` are subtracted from one another somewhere in `expr`."""
+    for node in walk(expr):
+        if isinstance(node, Add):
+            split = [build.coefficient(t) for t in node.terms]
+            signs = {number > 0 for number, rest in split if isinstance(rest, Entry) and rest.name == name}
+            if len(signs) == 2:
+                return True
+    return False
 
 
 class _Lowering:
@@ -131,8 +144,13 @@ class _Lowering:
             memo: dict[Term, object] = {}
             if all(isinstance(propagates(t, poisoned, memo), float) for t in roots):
                 continue
-            is_nan = self.terms.op("is_nan", entry) if self.elementwise else self.terms.fold("nan", 0, entry)
-            conditions.append(is_nan)
+            if self.elementwise:
+                conditions.append(self.terms.op("is_nan", entry))
+            elif takes_differences(self.formula.expr, name):  # a row of −∞ alone has none: neither has NaN a maximum
+                top, lowest = self.terms.fold("max", 0, entry), self.terms.number(build.const(-math.inf))
+                conditions.append(self.terms.op("not", self.terms.op(">", top, lowest)))
+            else:
+                conditions.append(self.terms.fold("nan", 0, entry))
         if not conditions:
             return None
         bad = conditions[0]

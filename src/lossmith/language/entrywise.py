@@ -173,9 +173,7 @@ def condition(value: Any, where: str, hint: str | None = None) -> Traced:
 
 @operation("logical_and", "bitwise_and")
 def logical_and(a: Any, b: Any, /) -> Traced:
-    return entrywise(
-        build.mul, condition(a, "& needs", _PARENTHESES), condition(b, "& needs", _PARENTHESES)
-    )
+    return entrywise(build.mul, condition(a, "& needs", _PARENTHESES), condition(b, "& needs", _PARENTHESES))
 
 
 @operation("logical_or", "bitwise_or")

@@ -237,9 +237,7 @@ def product(factors: list[Layout], dotted: list[bool]) -> Layout:
         elif isinstance(f, Cases):
             f = Fenced(f, "stacked")
         placed.append(f)
-    dots = tuple(
-        dotted[n] or _digits_meet(placed[n - 1], placed[n]) for n in range(1, len(factors))
-    )
+    dots = tuple(dotted[n] or _digits_meet(placed[n - 1], placed[n]) for n in range(1, len(factors)))
     return Product(tuple(placed), dots)
 
 

@@ -216,10 +216,7 @@ def _listing(items: tuple[Layout, ...], separator: str) -> str:
 
 
 def _cases(cases: Cases) -> str:
-    rows = [
-        _case(spell(value), f"<mtext>if\N{NO-BREAK SPACE}</mtext>{spell(cond)}")
-        for value, cond in cases.branches
-    ]
+    rows = [_case(spell(value), f"<mtext>if\N{NO-BREAK SPACE}</mtext>{spell(cond)}") for value, cond in cases.branches]
     rows.append(_case(spell(cases.otherwise), "<mtext>otherwise</mtext>"))
     brace = '<mo form="prefix" fence="true" stretchy="true">{</mo>'
     return f"<mrow>{brace}<mtable>{''.join(rows)}</mtable></mrow>"

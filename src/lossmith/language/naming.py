@@ -62,9 +62,7 @@ def name_fresh_indices(expr: Expr) -> Expr:
     """Give the indices that a traversal opened names of their own."""
     taken = names_in(expr)
     renamed: dict[Node, Node] = {}
-    for index in sorted(
-        (i for i in expr.free if isinstance(i, Free) and i.uid), key=lambda i: (i.name, i.uid)
-    ):
+    for index in sorted((i for i in expr.free if isinstance(i, Free) and i.uid), key=lambda i: (i.name, i.uid)):
         name = unused((index.name, *BOUND_NAMES), taken)
         taken.add(name)
         renamed[index] = Free(name, 0)

@@ -370,9 +370,7 @@ class _Writer:
 
     def reduction(self, reduce: Reduce) -> Layout:
         if reduce.op == "logsumexp":
-            return Application(
-                Symbol("log"), (self.big_operator("Σ", reduce, exp=True),), bare=True
-            )
+            return Application(Symbol("log"), (self.big_operator("Σ", reduce, exp=True),), bare=True)
         return self.big_operator("Σ" if reduce.op == "sum" else reduce.op, reduce)
 
     def softmax(self, node: Softmax) -> Layout:

@@ -82,9 +82,7 @@ def _reduced(op: str, x: Traced, axis: Any, cond: Any, keepdims: bool, name: str
 
 
 @operation("sum")
-def sum_(
-    x: Any, /, axis: Any = None, *, where: Any = None, keepdims: bool = False, initial: Any = 0
-) -> Traced:
+def sum_(x: Any, /, axis: Any = None, *, where: Any = None, keepdims: bool = False, initial: Any = 0) -> Traced:
     return add(_reduced("sum", lift(x), axis, where, keepdims, "sum"), initial)
 
 
@@ -210,7 +208,5 @@ def softmin(x: Any, /, axis: int = -1) -> Traced:
     return softmax(negative(x), axis)
 
 
-REDUCTIONS = frozenset(
-    name for name, f in OPERATIONS.items() if "axis" in inspect.signature(f).parameters
-)
+REDUCTIONS = frozenset(name for name, f in OPERATIONS.items() if "axis" in inspect.signature(f).parameters)
 """What runs over the classes; in a text their axis is named: max(x, axis=0)."""

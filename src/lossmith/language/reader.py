@@ -116,9 +116,7 @@ def _declared(keywords: dict[str, Any]) -> tuple[dict[str, Role], tuple[Hyperpar
 class _Reader:
     """Carries out the allowed nodes of a parsed formula on traced values."""
 
-    def __init__(
-        self, where: Source, roles: dict[str, Role], hypers: tuple[Hyperparameter, ...]
-    ) -> None:
+    def __init__(self, where: Source, roles: dict[str, Role], hypers: tuple[Hyperparameter, ...]) -> None:
         self.where, self.roles, self.hypers = where, roles, hypers
         self.given = {name: traced_input(Input(name, role)) for name, role in roles.items()}
         self.given.update({h.name: traced_hyper(h) for h in hypers})
@@ -236,9 +234,7 @@ class _Reader:
 
     def compare(self, node: ast.Compare) -> Traced:
         if len(node.ops) > 1:
-            raise self.error(
-                node, "comparisons cannot be chained", "write (a < b) & (b < c), in parentheses"
-            )
+            raise self.error(node, "comparisons cannot be chained", "write (a < b) & (b < c), in parentheses")
         name = _COMPARISONS.get(type(node.ops[0]))
         if name is None:
             raise self.error(node, "in and is are not supported in a formula", "write == or !=")
@@ -303,9 +299,7 @@ class _Reader:
         if name in OPERATIONS:
             return name
         if name in self.given or name in self.definitions or name in CONSTANTS:
-            raise self.error(
-                node, f"{name} is a value, not a function", f"a product needs a *: {name} * (…)"
-            )
+            raise self.error(node, f"{name} is a value, not a function", f"a product needs a *: {name} * (…)")
         hint = source.suggestion(name, OPERATIONS) or (
             "there are NumPy's functions of numbers and rows, softmax, log_softmax, logsumexp, "
             "sigmoid, softplus, relu and onehot"

@@ -44,9 +44,7 @@ class Source:
 
     def __init__(self, text: str) -> None:
         if len(text) > MAX_CHARACTERS:
-            raise FormulaError(
-                f"the formula has {len(text)} characters; {MAX_CHARACTERS} at most are read"
-            )
+            raise FormulaError(f"the formula has {len(text)} characters; {MAX_CHARACTERS} at most are read")
         self.text = text
         self.lines = text.splitlines()
         # There are no blocks, so indentation means nothing, and no strings, so # starts a comment.
@@ -135,16 +133,12 @@ def _check_characters(source: Source) -> None:
             raise source.at("this number is too large", number, 1 + margin + long.start())
         if joined := _JOINED_NUMBER.search(code):
             message = "a number and a name stand together"
-            raise source.at(
-                message, number, 1 + margin + joined.end(), "a product needs a *: 2 * s"
-            )
+            raise source.at(message, number, 1 + margin + joined.end(), "a product needs a *: 2 * s")
 
 
 _LONG_NUMBER = re.compile(r"[\d_]{310,}")  # a float64 has at most 309 digits before the point
 # Python reads 2if as 2 if, with a warning.
-_JOINED_NUMBER = re.compile(
-    r"(?<![\w.])(?>(?:\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][+-]?\d+)?)(?=[^\W\d])"
-)
+_JOINED_NUMBER = re.compile(r"(?<![\w.])(?>(?:\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][+-]?\d+)?)(?=[^\W\d])")
 
 
 def _foreign(character: str) -> tuple[str, str | None] | None:

@@ -123,9 +123,7 @@ def hyperparameter(name: str, value: Any, ndim: int | None = None) -> Hyperparam
             row = np.empty((0, 0))
         if row.ndim == 1 and row.size:
             return Hyperparameter(name, row, 1 if ndim is None else ndim)
-    raise FormulaError(
-        f"the hyperparameter {name} is neither a number nor a list of numbers, one for each class"
-    )
+    raise FormulaError(f"the hyperparameter {name} is neither a number nor a list of numbers, one for each class")
 
 
 def _read_signature(
@@ -148,9 +146,7 @@ def _read_signature(
             required = parameter.default is parameter.empty
             ndim = ndims.get(name)
             hypers.append(
-                Hyperparameter(name, None, ndim or 0)
-                if required
-                else hyperparameter(name, parameter.default, ndim)
+                Hyperparameter(name, None, ndim or 0) if required else hyperparameter(name, parameter.default, ndim)
             )
         elif parameter.default is not parameter.empty:
             raise FormulaError(
@@ -253,9 +249,7 @@ def formula_of(
         single = {n: as_elementwise(v.expr) for n, v in worthy.items()}
         definitions = [Definition(n, None, e) for n, e in single.items() if not _rows_of(e)]
     else:
-        definitions = [
-            Definition(n, AXES[0] if v.full else None, v.expr) for n, v in worthy.items()
-        ]
+        definitions = [Definition(n, AXES[0] if v.full else None, v.expr) for n, v in worthy.items()]
     output = OUTPUT if kind == "vector" else None
     return Formula(name, kind, expr, inputs, hypers, tuple(definitions), output)
 
@@ -281,9 +275,7 @@ def _check_result(result: Any, scores: set[str]) -> None:
             hint="sum over one of them: sum(x, axis=1)",
         )
     if result.full == (False,):
-        raise FormulaError(
-            "the result is an array of length 1, not a number", hint="leave keepdims= or None out"
-        )
+        raise FormulaError("the result is an array of length 1, not a number", hint="leave keepdims= or None out")
 
 
 def _kind_and_expr(result: Traced) -> tuple[Kind, Expr]:

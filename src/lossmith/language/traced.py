@@ -102,17 +102,13 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
             )
         return apply(name, *inputs, **kwargs)
 
-    def __array_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def __array_function__(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = func.__name__
         if name in ("shape", "size", "ndim") and len(args) == 1 and not kwargs:
             return getattr(self, name)
         if name in ("max", "min", "amax", "amin") and "where" in kwargs and "initial" not in kwargs:
             bound = "-np.inf" if name.endswith("max") else "np.inf"
-            raise FormulaError(
-                f"np.{name} with where= needs initial= in NumPy", hint=f"add initial={bound}"
-            )
+            raise FormulaError(f"np.{name} with where= needs initial= in NumPy", hint=f"add initial={bound}")
         return apply(name, *args, **kwargs)
 
     def __lossmith_apply__(self, name: str, *args: Any, **kwargs: Any) -> Traced:
@@ -296,9 +292,7 @@ _INSTEAD = {
 }
 
 
-def _check_arguments(
-    name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
+def _check_arguments(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     signature = inspect.signature(function)
     try:
         signature.bind(*args, **kwargs)

@@ -94,9 +94,7 @@ class LinearModel(BaseEstimator):
     def _check_parameters(self) -> None:
         """Refuse parameters that no fit can use."""
         positive = ["batch_size", "patience"]
-        positive += [
-            name for name in ("max_iter", "learning_rate") if getattr(self, name) is not None
-        ]
+        positive += [name for name in ("max_iter", "learning_rate") if getattr(self, name) is not None]
         for name in positive:
             if not getattr(self, name) > 0:
                 raise DomainError(f"{name} must be above 0, not {getattr(self, name)!r}.")
@@ -106,9 +104,7 @@ class LinearModel(BaseEstimator):
         if not 0 <= self.momentum < 1:
             raise DomainError(f"momentum must be in [0, 1), not {self.momentum!r}.")
         if not 0 < self.validation_fraction < 1:
-            raise DomainError(
-                f"validation_fraction must be in (0, 1), not {self.validation_fraction!r}."
-            )
+            raise DomainError(f"validation_fraction must be in (0, 1), not {self.validation_fraction!r}.")
         if self.solver not in SOLVERS:
             raise DomainError(f"solver must be one of {', '.join(SOLVERS)}, not {self.solver!r}.")
 
@@ -202,9 +198,7 @@ class LinearModel(BaseEstimator):
                 f"{held_out}; change validation_fraction or leave out early_stopping."
             )
         rows = np.arange(n_samples)
-        parts: Any = train_test_split(
-            rows, test_size=held_out, stratify=stratify, random_state=random
-        )
+        parts: Any = train_test_split(rows, test_size=held_out, stratify=stratify, random_state=random)
         return parts[0], parts[1]
 
     def _solve(
@@ -231,9 +225,7 @@ class LinearModel(BaseEstimator):
             rate = self.learning_rate
             if self.solver == "sgd":
                 rate = safe_learning_rate(objective.X) if rate is None else rate
-                return minimize_sgd(
-                    objective, W, b, learning_rate=rate, momentum=self.momentum, **options
-                )
+                return minimize_sgd(objective, W, b, learning_rate=rate, momentum=self.momentum, **options)
             rate = 0.01 * unit if rate is None else rate
             return minimize_adam(objective, W, b, learning_rate=rate, **options)
 
@@ -247,9 +239,7 @@ class LinearModel(BaseEstimator):
             warnings.warn(result.message, ConvergenceWarning, stacklevel=4)
 
 
-def _starting_intercept(
-    objective: LinearObjective, candidates: tuple[NDArray[np.float64], ...]
-) -> NDArray[np.float64]:
+def _starting_intercept(objective: LinearObjective, candidates: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
     """Return zeros or the candidate of lowest objective."""
     W = np.zeros((objective.n_features, objective.n_outputs))
     best = np.zeros(objective.n_outputs)

@@ -205,9 +205,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
         check_classification_targets(y)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=X.dtype, ensure_non_negative=True
-            )
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if self.classes_.size < 2:
             raise DataError(
@@ -222,9 +220,7 @@ class LinearClassifier(ClassifierMixin, LinearModel):
             weight = None if sample_weight is None else sample_weight[rows]
             return float(np.average(right, weights=weight))
 
-        W, b = self._fit_linear(
-            loss, X, target, n_outputs, sample_weight, stratify=codes, score=score
-        )
+        W, b = self._fit_linear(loss, X, target, n_outputs, sample_weight, stratify=codes, score=score)
         self.coef_, self.intercept_ = np.ascontiguousarray(W.T), b
         return self
 
@@ -400,17 +396,12 @@ class LinearRegressor(RegressorMixin, LinearModel):
         if loss.target_name is None:
             what = "no targets" if loss.label_name is None else "a class label and no targets"
             raise UnsupportedError(
-                f"this loss takes {what}, so there is nothing to regress on; a regressor needs a "
-                "loss with targets t."
+                f"this loss takes {what}, so there is nothing to regress on; a regressor needs a loss with targets t."
             )
         dtype = [np.float64, np.float32]
-        X, y = validate_data(
-            self, X, y, accept_sparse="csr", dtype=dtype, multi_output=True, y_numeric=True
-        )
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=dtype, multi_output=True, y_numeric=True)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=X.dtype, ensure_non_negative=True
-            )
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
         target = np.asarray(y, dtype=X.dtype)
         columns = target.reshape(target.shape[0], -1)
         n_outputs = columns.shape[1]

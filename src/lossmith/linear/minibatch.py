@@ -220,9 +220,7 @@ def _minimize_in_batches(
             rule.learning_rate /= 5
             rule.restart()
             W[...], b[...] = monitor.best
-    message = (
-        f"{rule.name} reached max_iter={max_iter} epochs while the objective was still falling."
-    )
+    message = f"{rule.name} reached max_iter={max_iter} epochs while the objective was still falling."
     return monitor.result(converged=False, message=message)
 
 

@@ -130,9 +130,7 @@ class LinearObjective:
         mean = float(self.loss(*self._arguments(W, b), **self._options()))
         return mean * self._factor() + self._penalty(W)
 
-    def value_and_grad(
-        self, W: NDArray[Any], b: NDArray[Any], *, with_X: bool = False
-    ) -> tuple[float, LinearGradient]:
+    def value_and_grad(self, W: NDArray[Any], b: NDArray[Any], *, with_X: bool = False) -> tuple[float, LinearGradient]:
         """Return J(W, b) and its gradients with respect to W, b and, on request, X.
 
         Parameters

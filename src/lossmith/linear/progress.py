@@ -9,9 +9,7 @@ from lossmith.linear.solvers import Progress
 
 
 @contextmanager
-def progress_bar(
-    enabled: bool, title: str, total: int
-) -> Generator[Callable[[Progress], None] | None]:
+def progress_bar(enabled: bool, title: str, total: int) -> Generator[Callable[[Progress], None] | None]:
     """Show a bar with the loss and the validation score on the standard error stream.
 
     Parameters

@@ -244,9 +244,7 @@ class _FlatObjective:
     finite, the line search is told of a wall instead, from which it backs away.
     """
 
-    def __init__(
-        self, objective: LinearObjective, W: Parameters, b: Parameters, unit: float
-    ) -> None:
+    def __init__(self, objective: LinearObjective, W: Parameters, b: Parameters, unit: float) -> None:
         self._objective, self._shape, self._b, self._unit = objective, W.shape, b, unit
         self.scale = 1.0
         self.x = np.concatenate([W.ravel(), b] if objective.fit_intercept else [W.ravel()]) / unit
@@ -280,15 +278,11 @@ class _FlatObjective:
 
     def _evaluate(self, x: Parameters) -> tuple[float, Parameters]:
         value, gradient = checked_gradient(self._objective, *self.unpack(x))
-        parts = (
-            [gradient.W.ravel(), gradient.b] if x.size > gradient.W.size else [gradient.W.ravel()]
-        )
+        parts = [gradient.W.ravel(), gradient.b] if x.size > gradient.W.size else [gradient.W.ravel()]
         return value / self.scale, np.concatenate(parts) * (self._unit / self.scale)
 
 
-def checked_gradient(
-    objective: LinearObjective, W: Parameters, b: Parameters
-) -> tuple[float, LinearGradient]:
+def checked_gradient(objective: LinearObjective, W: Parameters, b: Parameters) -> tuple[float, LinearGradient]:
     """Return the objective and its gradients; NonFiniteError if they are not finite."""
     # What overflows is reported once, in a sentence, not by NumPy's warnings.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -313,6 +307,5 @@ def diverged(error: NonFiniteError, where: str, monitor: Monitor, remedy: str) -
     """Say where the objective stopped being finite, what is kept, and what to do."""
     kept = f"those of round {monitor.best_step}" if monitor.best_step else "the starting ones"
     return (
-        f"{error} at {where}; the best parameters until then ({kept}) are kept: {remedy}, or "
-        "standardise the features."
+        f"{error} at {where}; the best parameters until then ({kept}) are kept: {remedy}, or standardise the features."
     )

@@ -12,9 +12,7 @@ from lossmith.errors import UnsupportedError
 from lossmith.linear.objective import SupportsLoss
 
 
-def encoded_labels(
-    loss: SupportsLoss, codes: NDArray[np.intp], n_classes: int, dtype: Any
-) -> tuple[NDArray[Any], int]:
+def encoded_labels(loss: SupportsLoss, codes: NDArray[np.intp], n_classes: int, dtype: Any) -> tuple[NDArray[Any], int]:
     """Return class numbers in the form that the loss takes, and the number of score columns."""
     if loss.label_name is not None:
         return codes.astype(np.int64), n_classes
@@ -35,9 +33,7 @@ def threshold(loss: SupportsLoss) -> float:
     return 0.5 if loss.link is None and loss.target_domain != "sign" else 0.0
 
 
-def class_probabilities(
-    link: str | None, scores: NDArray[Any], *, log: bool = False
-) -> NDArray[Any]:
+def class_probabilities(link: str | None, scores: NDArray[Any], *, log: bool = False) -> NDArray[Any]:
     """Return the probabilities of the classes, of shape (N, K), or their logarithms.
 
     Parameters
@@ -63,9 +59,7 @@ def linked(link: str | None, scores: NDArray[Any]) -> NDArray[Any]:
     return expit(scores) if link == "sigmoid" else scores
 
 
-def centres(
-    columns: NDArray[Any], sample_weight: NDArray[Any] | None
-) -> tuple[NDArray[np.float64], ...]:
+def centres(columns: NDArray[Any], sample_weight: NDArray[Any] | None) -> tuple[NDArray[np.float64], ...]:
     """Return the mean and the median of each column: where an intercept may well start."""
     values = np.asarray(columns, dtype=np.float64)
     mean = np.average(values, axis=0, weights=sample_weight)
