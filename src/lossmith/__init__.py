@@ -49,7 +49,7 @@ from lossmith.language.formula import (
 from lossmith.loss import Loss, loss
 
 if TYPE_CHECKING:
-    from lossmith import check, interop, linear, losses, report
+    from lossmith import check, data, linear, losses, report
     from lossmith.losses.binary import *  # noqa: F403
     from lossmith.losses.classes import *  # noqa: F403
     from lossmith.losses.distributions import *  # noqa: F403
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_LATER = ("check", "data", "interop", "linear", "losses", "report")
+_LATER = ("check", "data", "linear", "losses", "report")
 """Modules that load when they are first asked for."""
 
 
@@ -96,9 +96,9 @@ __all__ = [
     "VectorFunction",
     "check",
     "classes",
+    "data",
     "function",
     "functions",
-    "interop",
     "leaky_relu",
     "linear",
     "log_sigmoid",
