@@ -6,7 +6,7 @@ are Vars with two indices, and the sums over samples are spelled here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lossmith.calculus.derivation import Section
 from lossmith.language.abbreviate import abbreviate
@@ -15,7 +15,6 @@ from lossmith.language.expr import (
     Delta,
     Entry,
     Expr,
-    Free,
     Hyper,
     Index,
     Label,
@@ -201,6 +200,3 @@ def linear_lines(formula: Formula) -> tuple[RawLine, ...]:
 
 def _partial_mathml(above: str, below: str) -> str:
     return f"<mfrac><mrow><mi>∂</mi><mi>{above}</mi></mrow><mrow><mi>∂</mi>{below}</mrow></mfrac>"
-
-
-__all__ = ["Free", "RawLine", "batch_lines", "in_batch", "linear_lines", "matrix_form", "replace"]

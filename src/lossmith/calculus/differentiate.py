@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lossmith.calculus.rules import DERIVATIVE_RULES, LEAF_RULES, Rule, rewriting
 from lossmith.calculus.simplify import bottom_up, contract, simplify
-from lossmith.language.build import call, opened, rebuild, reduce_, substitute
+from lossmith.language.build import call, opened, rebuild, reduce_
 from lossmith.language.expr import Derivative, Expr, Held, Index, Node, Reduce, Softmax, walk
 
 
@@ -118,6 +118,3 @@ def released(expr: Expr) -> Expr:
     result = visit(expr)
     assert isinstance(result, Expr)
     return result
-
-
-__all__ = ["Stage", "Trail", "derivative", "differentiate", "released", "sink", "spelled_out", "substitute"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lossmith.calculus.simplify import distribute, simplify
 from lossmith.language.build import add, delta, mul, substitute
-from lossmith.language.expr import ONE, Add, Delta, Expr, Free, Mul, walk
+from lossmith.language.expr import Add, Expr, Free, Mul
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,3 @@ def separate(hessian: Expr, j: Free, k: Free) -> LowRank | None:
     terms = [(simplify(add(*us))[0], v) for v, us in products.items()]
     kept = tuple((u, v) for u, v in terms if u is not add())
     return LowRank(simplify(add(*diagonal))[0], kept)
-
-
-def matrix_expression(parts: LowRank, j: Free, k: Free) -> Expr:
-    """Return the Hessian's entry j, k again, for printing."""
-    rank_one = (mul(u, substitute(v, {j: k})) for u, v in parts.terms)
-    return add(mul(delta(j, k), parts.diagonal), *rank_one)
-
-
-__all__ = ["ONE", "Delta", "LowRank", "matrix_expression", "separate", "walk"]

@@ -16,7 +16,6 @@ from typing import TypeAlias
 from lossmith.language.build import (
     add,
     arg_reduce,
-    call,
     coefficient,
     const,
     instantiate,
@@ -280,6 +279,3 @@ def _scales(pattern: Add, node: Add) -> list[int | Fraction | float]:
         if ratio not in found:
             found.append(ratio)
     return found
-
-
-__all__ = ["META", "call", "fill", "indices_of", "match", "match_some", "meta_index", "power", "rewrite_root"]

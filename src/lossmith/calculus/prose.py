@@ -7,7 +7,8 @@ from html import escape
 
 from lossmith.calculus.batchform import RawLine, batch_lines, linear_lines
 from lossmith.calculus.derivation import LOSS, Section, derive_sections, display_names, jacobian_section
-from lossmith.language.expr import Const, Expr
+from lossmith.language.abbreviate import abbreviate
+from lossmith.language.expr import Expr
 from lossmith.language.expr import Var as VarNode
 from lossmith.language.formula import Definition, Formula
 from lossmith.language.latex import to_latex
@@ -51,7 +52,7 @@ class Derivation:
         for k, d in enumerate(self.names):
             left = VarNode(d.name, () if d.index is None else (d.index,))
             if self._uses(d):
-                found.append((left, _abbreviated(d.expr, self.names[:k])))
+                found.append((left, abbreviate(d.expr, self.names[:k])))
         return found
 
     def _uses(self, d: Definition) -> bool:
@@ -133,12 +134,6 @@ def derive_function(formula: Formula, spelled: Expr) -> Derivation:
 
 def _expressions(section: Section) -> list[Expr]:
     return [*(line.expr for line in section.lines), *(c.expr for c in section.cases)]
-
-
-def _abbreviated(e: Expr, names: tuple[Definition, ...]) -> Expr:
-    from lossmith.language.abbreviate import abbreviate
-
-    return abbreviate(e, names)
 
 
 def _distinct(section: Section, names: tuple[Definition, ...]) -> list[tuple[Expr, str]]:
@@ -226,6 +221,3 @@ def _row(left: str, right: str, reason: str = "", sign: str = "=") -> str:
 
 def _table(rows: list[str]) -> str:
     return f'<table style="border-collapse:collapse;border:0">{"".join(rows)}</table>'
-
-
-__all__ = ["Const", "Derivation", "derive", "derive_function"]

@@ -20,11 +20,9 @@ from lossmith.language.build import (
     compare,
     const,
     delta,
-    div,
     instantiate,
     is_indicator,
     mul,
-    neg,
     not_,
     opened,
     power,
@@ -40,7 +38,6 @@ from lossmith.language.expr import (
     Add,
     ArgReduce,
     Call,
-    Const,
     Derivative,
     Entry,
     Expr,
@@ -311,8 +308,6 @@ def _sides(lhs: str, rhs: str) -> tuple[Expr, Expr]:
     return parse_statement(lhs), parse_statement(rhs)
 
 
-DEFINITION = "definition of {}"
-
 RECOGNITION: tuple[Rule, ...] = (
     rewriting("softmax_definition", "exp(x[i])/sum(exp(x))", "softmax(x)[i]", title="exp(s_j)/Σ exp(s_m) = softmax"),
     rewriting("softmax_from_log", "exp(x[i] - logsumexp(x))", "softmax(x)[i]", title="exp(log p) = p"),
@@ -330,16 +325,3 @@ RECOGNITION: tuple[Rule, ...] = (
 """Names put back where a derivative spelled them out: part of every simplification."""
 
 COMPLEMENT = const(1)
-__all__ = [
-    "DERIVATIVES",
-    "DERIVATIVE_RULES",
-    "LEAF_RULES",
-    "RECOGNITION",
-    "Const",
-    "Rule",
-    "depends",
-    "div",
-    "neg",
-    "outer_derivative",
-    "rewriting",
-]

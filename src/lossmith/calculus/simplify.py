@@ -14,7 +14,6 @@ from lossmith.language.build import (
     add,
     coefficient,
     const,
-    delta,
     is_indicator,
     mul,
     neg,
@@ -37,7 +36,6 @@ from lossmith.language.expr import (
     Free,
     Held,
     Index,
-    Label,
     Mul,
     Node,
     Not,
@@ -267,6 +265,3 @@ def _lowest(exponents: list[Expr]) -> Expr | None:
         if value < offset:
             lowest, offset = e, value
     return lowest
-
-
-__all__ = ["Label", "bottom_up", "contract", "contract_root", "delta", "distribute", "factored", "select", "simplify"]

@@ -33,7 +33,6 @@ from lossmith.language.build import (
     neg,
     not_,
     opened,
-    power,
     rebuild,
     reduce_,
     softmax,
@@ -384,6 +383,3 @@ def may_be_infinite(e: Expr, targets: frozenset[str]) -> bool:
             if isinstance(e, Reduce):
                 return may_be_infinite(e.body, targets)
             return any(isinstance(c, Entry) for c in below)
-
-
-__all__ = ["STABLE_RULES", "by_rules", "guarded", "may_be_infinite", "power", "stabilize", "with_gaps"]
