@@ -77,6 +77,14 @@ STABLE_RULES = (
     rewriting("one_plus_sum_exp", "(1 + sum(exp(x)))**b", "sigmoid(-logsumexp(x))**(-b)", plain="b"),
     rewriting("exp_of_share", "exp(x[i])*sigmoid(-logsumexp(x))", "softmax(x)[i]*sigmoid(logsumexp(x))"),
     rewriting("sum_exp_of_share", "sum(exp(x))*sigmoid(-logsumexp(x))", "sigmoid(logsumexp(x))"),
+    rewriting(
+        "exp_of_shifted_share",
+        "exp(x[i] - a)*sigmoid(a - logsumexp(x))",
+        "softmax(x)[i]*sigmoid(logsumexp(x) - a)",
+    ),
+    rewriting(
+        "sum_exp_of_shifted_share", "sum(exp(x - a))*sigmoid(a - logsumexp(x))", "sigmoid(logsumexp(x) - a)"
+    ),
     rewriting("log_one_minus_exp", "log(1 - exp(a))", "where(a > -log(2), log(-expm1(a)), log1p(-exp(a)))",
               a="negative", reference="Mächler 2012, eq. 7"),
     rewriting("one_plus_to_log1p", "log(1 + a)", "log1p(a)", a="nonnegative"),
