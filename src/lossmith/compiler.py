@@ -120,15 +120,26 @@ def hessian_product(formula: Formula, name: str) -> Expr:
     result = second_derivative(formula, name).result
     if formula.kind == "elementwise":
         return mul(result, Entry(DIRECTION, None))
-    index = fresh("k")
-    parts = separate(result, J, K)
-    if parts is not None:  # d_j v_j + Σ_r u_j (Σ_k w_k v_k): no pair of classes is looked at
-        terms = [mul(parts.diagonal, Entry(DIRECTION, J))]
-        for u, w in parts.terms:
-            along = mul(substitute(w, {J: index}), Entry(DIRECTION, index))
-            terms.append(mul(u, contract(reduce_("sum", index, along))))
-        return simplify(add(*terms))[0]
-    return contract(reduce_("sum", index, mul(substitute(result, {K: index}), Entry(DIRECTION, index))))
+    return _product(result, J, K, J)
+
+
+def _product(matrix: Expr, row: Free, column: Free, kept: Free) -> Expr:
+    """Return a matrix of entries (row, column) times v, summed over the index that is not kept.
+
+    With d_j 1{j=k} + Σ_r u_j w_k that is d_j v_j + Σ_r u_j (Σ_k w_k v_k): no pair of classes is looked at.
+    """
+    index = fresh()
+    v = Entry(DIRECTION, index)
+    parts = separate(matrix, row, column)
+    if parts is None:
+        summed = column if kept is row else row
+        return contract(reduce_("sum", index, mul(substitute(matrix, {summed: index}), v)))
+    terms = [mul(substitute(parts.diagonal, {row: kept}), Entry(DIRECTION, kept))]
+    for u, w in parts.terms:  # u over the row's index, w over the column's; both are written over the row's
+        outer, inner = (u, w) if kept is row else (w, u)
+        along = contract(reduce_("sum", index, mul(substitute(inner, {row: index}), v)))
+        terms.append(mul(substitute(outer, {row: kept}), along))
+    return simplify(add(*terms))[0]
 
 
 def outputs_for(formula: Formula, wanted: tuple[str, ...]) -> tuple[Output, ...]:
@@ -198,20 +209,5 @@ def function_output(formula: Formula, what: str, called: str = "out") -> Output:
         slope = differentiate(formula.expr, name, None).result
         return Output(called, None, stable(mul(slope, Entry(DIRECTION, None)), formula))
     jacobian = differentiate(formula.expr, name, J).result
-    kept, summed = (at, J) if what == "jvp" else (J, at)
-    return Output(called, kept, stable(_product(jacobian, at, kept, summed), formula))
-
-
-def _product(jacobian: Expr, at: Free, kept: Free, summed: Free) -> Expr:
-    """Return Σ over `summed` of the Jacobian times v, without looking at pairs of classes where it can."""
-    index = fresh()
-    v = Entry(DIRECTION, index)
-    parts = separate(jacobian, at, J)
-    if parts is None:
-        return contract(reduce_("sum", index, mul(substitute(jacobian, {summed: index}), v)))
-    terms = [mul(substitute(parts.diagonal, {at: kept}), Entry(DIRECTION, kept))]
-    for u, w in parts.terms:  # u over the function's index, w over the input's; both stand at `at`
-        outer, inner = (u, w) if summed is J else (w, u)
-        along = contract(reduce_("sum", index, mul(substitute(inner, {at: index}), v)))
-        terms.append(mul(substitute(outer, {at: kept}), along))
-    return simplify(add(*terms))[0]
+    kept = at if what == "jvp" else J
+    return Output(called, kept, stable(_product(jacobian, at, J, kept), formula))

@@ -16,13 +16,11 @@ import numpy as np
 
 from lossmith import batch
 from lossmith.batch import Layout
-from lossmith.calculus.stabilize import by_rules
 from lossmith.compiler import DIRECTION, FOLDED, function_output, outputs_for
 from lossmith.errors import ShapeError, UnsupportedError
 from lossmith.kernels.lower import lower
 from lossmith.kernels.programs import program_for
 from lossmith.kernels.runtime import Backend, Kernel, compile_kernel, sum_rows
-from lossmith.language.expr import Expr
 from lossmith.language.formula import Formula, Input, Role
 
 BACKEND = "LOSSMITH_BACKEND"
@@ -93,11 +91,6 @@ class _Rows:
     weight: np.ndarray | None
     total: float
     counted: np.ndarray | None
-
-
-def stable_names(expr: Expr) -> Expr:
-    """Return the expression with softmax, log-sum-exp and sigmoid recognised."""
-    return by_rules(expr)
 
 
 def backend() -> Backend:

@@ -143,7 +143,9 @@ class Loss:
         (first, *_) = self._formula.of_role("scores")
         if first.role.domain != "real":
             return None
-        for node in walk(_engine().stable_names(self._formula.expr)):
+        from lossmith.calculus.stabilize import by_rules
+
+        for node in walk(by_rules(self._formula.expr)):
             match node:
                 case Softmax(body=Entry(name)) | Reduce("logsumexp", body=Entry(name)) if name == first.name:
                     return "softmax"

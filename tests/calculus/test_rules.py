@@ -12,7 +12,7 @@ import pytest
 import lossmith as lm
 from lossmith.calculus.differentiate import sink
 from lossmith.calculus.patterns import META, ROW, fill
-from lossmith.calculus.rules import DERIVATIVE_RULES, DERIVATIVES, LEAF_RULES, Rule, rewriting
+from lossmith.calculus.rules import DERIVATIVE_RULES, DERIVATIVES, GAP_TO_LOG_SOFTMAX, LEAF_RULES, Rule, rewriting
 from lossmith.calculus.stabilize import STABLE_RULES
 from lossmith.calculus.statements import parse_statement
 from lossmith.check.interpreter import Sample, evaluate, numeric_derivative
@@ -35,7 +35,7 @@ ROWS = (
     (710.0, 0.0, 709.0), (-1e3, 0.0, 1e-8), (30.0, 0.0, 1.0),
 )  # fmt: skip
 
-PATTERN_RULES = {r.name: r for r in STABLE_RULES if r.statement is not None}
+PATTERN_RULES = {r.name: r for r in (*STABLE_RULES, GAP_TO_LOG_SOFTMAX) if r.statement is not None}
 
 
 def sides(rule: Rule) -> tuple[Expr, Expr]:

@@ -6,11 +6,11 @@ expressions, so that each can be compared with the one before at 50 digits; prin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lossmith.calculus.cases import split_cases
 from lossmith.calculus.differentiate import Trail, differentiate
-from lossmith.calculus.rules import LEAF, rewriting
+from lossmith.calculus.rules import GAP_TO_LOG_SOFTMAX, LEAF, LOG_SOFTMAX_TO_GAP
 from lossmith.calculus.simplify import bottom_up, simplify
 from lossmith.language.build import not_, substitute
 from lossmith.language.expr import (
@@ -171,16 +171,12 @@ def _cases(result: Expr, wrt: Free | None) -> tuple[Case, ...]:
     return (Case(met, there), Case(not_(met), base))
 
 
-_TO_LOG_SUM_EXP = rewriting("log_softmax", "log(softmax(x)[i])", "x[i] - logsumexp(x)")
-_TO_LOG_SOFTMAX = rewriting("log_softmax_back", "x[i] - logsumexp(x)", "log(softmax(x)[i])")
-
-
 def _other_route(formula: Formula, name: str, wrt: Free | None, first: Trail) -> Section | None:
     """Derive a log softmax once more: directly from log Σ exp, or by the chain rule through the softmax."""
     if any(isinstance(n, Reduce) and n.op == "logsumexp" for n in walk(formula.expr)):
-        rule, title = _TO_LOG_SOFTMAX, "The same by the chain rule through the softmax"
+        rule, title = GAP_TO_LOG_SOFTMAX, "The same by the chain rule through the softmax"
     else:
-        rule, title = _TO_LOG_SUM_EXP, "The same directly from log Σ exp"
+        rule, title = LOG_SOFTMAX_TO_GAP, "The same directly from log Σ exp"
     other = bottom_up(formula.expr, lambda e: rule.apply(e) or e)
     if other is formula.expr or any(isinstance(n, Call) and n.function != "log" for n in walk(other)):
         return None
@@ -238,7 +234,7 @@ def display_names(formula: Formula) -> tuple[Definition, ...]:
             name = next(fresh_names, None)
             if name is not None:
                 names.append(Definition(name, K, pattern))
-    return tuple(replace(d) for d in names)
+    return tuple(names)
 
 
 def _is_renaming(d: Definition) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from lossmith.calculus.rules import DERIVATIVE_RULES, LEAF_RULES, Rule, rewriting
+from lossmith.calculus.rules import DERIVATIVE_RULES, GAP_TO_LOG_SOFTMAX, LEAF_RULES, SOFTMAX_FROM_LOG, Rule
 from lossmith.calculus.simplify import bottom_up, contract, simplify
 from lossmith.language.build import call, opened, rebuild, reduce_
 from lossmith.language.expr import Derivative, Expr, Held, Index, Node, Reduce, Softmax, walk
@@ -35,6 +36,7 @@ class Trail:
         return self.stages[-1].expr
 
 
+@lru_cache(maxsize=256)  # a gradient is asked for by its kernel, by the Hessian's and by the derivation
 def differentiate(expr: Expr, name: str, wrt: Index | None) -> Trail:
     """Differentiate `expr` by the entry `wrt` of the input `name` (None for an elementwise input)."""
     stages = [Stage((), Derivative(spelled_out(expr), name, wrt))]
@@ -58,19 +60,15 @@ def derivative(expr: Expr, name: str, wrt: Index | None) -> Expr:
     return differentiate(expr, name, wrt).result
 
 
-_SHARE = rewriting("softmax_from_log", "exp(x[i] - logsumexp(x))", "softmax(x)[i]")
-_LOG_SHARE = rewriting("log_softmax", "x[i] - logsumexp(x)", "log(softmax(x)[i])")
-
-
 def spelled_out(expr: Expr) -> Expr:
     """Write what is to be differentiated as a textbook would.
 
     Where probabilities stand in the expression, their logarithms are logarithms of them; elsewhere logsumexp is
     log Σ exp, so that the derivation shows the chain rule through it.
     """
-    expr = bottom_up(expr, lambda e: _SHARE.apply(e) or e)
+    expr = bottom_up(expr, lambda e: SOFTMAX_FROM_LOG.apply(e) or e)
     if any(isinstance(n, Softmax) for n in walk(expr)):
-        expr = bottom_up(expr, lambda e: _LOG_SHARE.apply(e) or e)
+        expr = bottom_up(expr, lambda e: GAP_TO_LOG_SOFTMAX.apply(e) or e)
 
     def visit(n: Node) -> Node:
         if isinstance(n, Reduce) and n.op == "logsumexp":

@@ -308,9 +308,15 @@ def _sides(lhs: str, rhs: str) -> tuple[Expr, Expr]:
     return parse_statement(lhs), parse_statement(rhs)
 
 
+SOFTMAX_FROM_LOG = rewriting("softmax_from_log", "exp(x[i] - logsumexp(x))", "softmax(x)[i]", title="exp(log p) = p")
+LOG_SOFTMAX_TO_GAP = rewriting(
+    "log_softmax_to_gap", "log(softmax(x)[i])", "x[i] - logsumexp(x)", reference="design: stability"
+)
+GAP_TO_LOG_SOFTMAX = rewriting("gap_to_log_softmax", "x[i] - logsumexp(x)", "log(softmax(x)[i])")
+
 RECOGNITION: tuple[Rule, ...] = (
     rewriting("softmax_definition", "exp(x[i])/sum(exp(x))", "softmax(x)[i]", title="exp(s_j)/Σ exp(s_m) = softmax"),
-    rewriting("softmax_from_log", "exp(x[i] - logsumexp(x))", "softmax(x)[i]", title="exp(log p) = p"),
+    SOFTMAX_FROM_LOG,
     rewriting("log_sum_exp_definition", "log(sum(exp(x)))", "logsumexp(x)"),
     rewriting("softmax_sums_to_one", "sum(softmax(x))", "1", title="Σ p_m = 1"),
     rewriting("sigmoid_definition", "1/(1 + exp(-a))", "sigmoid(a)", title="definition of σ"),

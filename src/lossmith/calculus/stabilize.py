@@ -17,7 +17,7 @@ from __future__ import annotations
 from functools import partial
 
 from lossmith.calculus.patterns import fill, indices_of, row
-from lossmith.calculus.rules import RECOGNITION, Rule, rewriting
+from lossmith.calculus.rules import LOG_SOFTMAX_TO_GAP, RECOGNITION, Rule, rewriting
 from lossmith.calculus.simplify import bottom_up
 from lossmith.calculus.statements import parse_statement
 from lossmith.language.build import (
@@ -65,9 +65,12 @@ from lossmith.language.expr import (
     walk,
 )
 
+OTHERS = "group(sum(z*(max(z) > z)) + max(z)*group(sum((z == max(z))*1) - 1) + group(max(z) - z[i]))"
+"""Σ_m z_m − z_i as all but one of the largest, plus what z_i falls short of it."""
+
 STABLE_RULES = (
     *RECOGNITION,
-    rewriting("log_softmax_to_gap", "log(softmax(x)[i])", "x[i] - logsumexp(x)", reference="design: stability"),
+    LOG_SOFTMAX_TO_GAP,
     rewriting("log_sigmoid_to_softplus", "log(sigmoid(a))", "-softplus(-a)", reference="Mächler 2012"),
     rewriting("sigmoid_complement", "1 - sigmoid(a)", "sigmoid(-a)"),
     rewriting("softplus_definition", "log(1 + exp(a))", "softplus(a)", reference="Mächler 2012, eq. 10"),
@@ -103,7 +106,7 @@ STABLE_RULES = (
     rewriting("one_minus_power_of_sigmoid", "1 - sigmoid(a)**b", "-expm1(b*log(sigmoid(a)))", plain="b",
               b="positive"),
     rewriting("sum_of_the_others", "sum(z) - z[i]",
-              "group(sum(z*(max(z) > z)) + max(z)*group(sum((z == max(z))*1) - 1) + group(max(z) - z[i]))", plain="z"),
+              OTHERS, plain="z"),
     rewriting("log_share_less_entropy", "x[i] - logsumexp(x) - sum(softmax(x)*(x - logsumexp(x)))",
               "group(x[i] - max(x)) - sum(softmax(x)*group(x - max(x)))"),
     rewriting("mean_over_softmax", "z[i] - sum(softmax(x)*z)",
@@ -141,10 +144,7 @@ def power_of_share(e: Expr) -> Expr | None:
     return call("exp", mul(e.exponent, Held(log_p)))
 
 
-_OTHERS = partial(
-    parse_statement,
-    "group(sum(z*(max(z) > z)) + max(z)*group(sum((z == max(z))*1) - 1) + group(max(z) - z[i]))",
-)
+_others = partial(parse_statement, OTHERS)
 
 
 def sum_of_others(e: Expr) -> Expr | None:
@@ -158,7 +158,7 @@ def sum_of_others(e: Expr) -> Expr | None:
     others = [i for i in cond.free if i is not index]
     if len(others) != 1 or not isinstance(others[0], Free) or others[0] in body.free:
         return None
-    return fill(_OTHERS(), {"z": row(index, body), "i": others[0]})
+    return fill(_others(), {"z": row(index, body), "i": others[0]})
 
 
 STABLE_RULES = (
@@ -381,13 +381,9 @@ def may_be_infinite(e: Expr, targets: frozenset[str]) -> bool:
             return False
         case Reduce("max" | "min"):
             return True
+        case Add(parts) | Mul(parts):
+            return any(may_be_infinite(part, targets) for part in parts)
+        case Held(body) | Reduce(body=body):
+            return may_be_infinite(body, targets)
         case _:
-            below = [c for c in walk(e) if isinstance(c, Expr) and c is not e]
-            direct = e.terms if isinstance(e, Add) else e.factors if isinstance(e, Mul) else ()
-            if direct:
-                return any(may_be_infinite(c, targets) for c in direct)
-            if isinstance(e, Held):
-                return may_be_infinite(e.body, targets)
-            if isinstance(e, Reduce):
-                return may_be_infinite(e.body, targets)
-            return any(isinstance(c, Entry) for c in below)
+            return any(isinstance(n, Entry) for n in walk(e))
