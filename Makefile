@@ -9,7 +9,7 @@ WORKERS ?= auto
 PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types format golden frameworks bench bench-quick dist clean
+.PHONY: help demo test test-all fuzz check lint types format golden frameworks bench bench-quick numerics dist clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -44,6 +44,11 @@ golden: $(VENV)/.installed-test  ## write the golden files anew (refused in CI);
 	$(BIN)/python -m pytest --refresh-golden
 	@git status --short tests/golden
 
+fuzz: $(VENV)/.installed-test  ## ten minutes of formulas from a coverage-guided fuzzer (atheris), outside of CI
+	@$(BIN)/python -m pip install --quiet 'atheris>=3'
+	@mkdir -p build/fuzz/corpus
+	cd build/fuzz && ../../$(BIN)/python ../../tests/fuzz/fuzz_reader.py -max_total_time=600 corpus
+
 frameworks: $(VENV)/.installed-frameworks  ## add PyTorch, JAX and the boosters, about 1.6 GB
 
 bench: $(VENV)/.installed-frameworks  ## speed beside PyTorch, JAX and others, into docs/performance.md; half an hour
@@ -51,6 +56,9 @@ bench: $(VENV)/.installed-frameworks  ## speed beside PyTorch, JAX and others, i
 
 bench-quick: $(VENV)/.installed-frameworks  ## two minutes of it; fails where a speed-up fell below 80 % of the recorded
 	$(BIN)/python -m benchmarks --quick
+
+numerics: $(VENV)/.installed-numerics  ## errors over a million rows of every loss, into docs/numerics.md; an hour
+	$(BIN)/python -m accuracy --rows 1000000 --write docs/numerics.md
 
 dist: $(VENV)/.installed  ## wheel and sdist, into dist/
 	$(BIN)/python -m pip install --quiet build
@@ -77,6 +85,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	$(call INSTALL,[test])
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-numerics: pyproject.toml | $(BIN)/python
+	$(call INSTALL,[numerics])
+	@touch $(VENV)/.installed $(VENV)/.installed-test $@
 
 # The comma would split the argument of `call`.
 WITH_FRAMEWORKS := [test,frameworks]

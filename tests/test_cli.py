@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 import lossmith as lm
 from lossmith.check.report import CheckReport, CheckRow
-from lossmith.cli import arguments, cli, reading, terminal
+from lossmith.cli import arguments, cli, measuring, reading, terminal
 from lossmith.losses import CATALOGUE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -294,6 +294,7 @@ BAD_ARGUMENTS: list[tuple[str, str]] = [
     ("check --all -H delta=1", "leave out -H and --input"),
     ("check softmax", "softmax is a vector function, and a check needs a loss"),
     ("check huber --seed -1", "not in the range"),
+    ("check huber --quick --thorough", "--quick or --thorough, not both"),
     ("plot", "missing argument"),
     ("plot huber -o huber.gif", "must end in .svg, .png or .pdf, not .gif"),
     ("plot huber -o huber", "it has no ending"),
@@ -395,6 +396,9 @@ def test_check(planted: dict[str, Any]) -> None:
     assert planted == {"samples": "quick", "seed": 7, "dtypes": ("float32",)}
     printed("check", "logistic", "nll", "--progress")
     assert planted == {"samples": "standard", "seed": 0, "dtypes": ("float32",)}
+    text = printed("check", "logistic", "--thorough", "--detail")
+    assert text == f"{report_of('logistic', True)}\n\n{report_of('logistic', True).details}\n\n"
+    assert planted["samples"] == "thorough"
 
 
 def test_a_broken_promise_is_exit_status_1(planted: dict[str, Any]) -> None:
@@ -411,6 +415,29 @@ def test_a_broken_promise_is_exit_status_1(planted: dict[str, Any]) -> None:
 def test_check_of_a_real_loss() -> None:
     text = printed("check", "(s - t)**2 / 2", "--quick", "--dtype", "float64")
     assert "every promise kept" in text
+    assert "Hessian diagonal" in text
+    assert "float64" in text
+    assert "float32" not in text
+
+
+def test_check_says_who_loses_the_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSSMITH_BACKEND", "numpy")
+    result = run("check", "exp(s[0]) - exp(s[1])", "--quick", "--dtype", "float32")
+    assert result.exit_code == 1
+    assert "FAILED" in result.stdout
+    assert "where: " in result.stdout
+    assert "exp(s_0) − exp(s_1) cancels, with" in result.stdout
+
+
+def test_few_digits_are_red_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(measuring, "width_of", lambda stream: 80)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    measuring._print("lead 20        6.3   0.0\nok: 0.0 numbers of 10 were compared\nordinary      12.1  15.9")
+    shown = capsys.readouterr().out.split("\n")
+    assert "\x1b[31m0.0\x1b[0m" in shown[0]
+    assert "6.3" in shown[0]
+    assert all("\x1b" not in line for line in shown[1:])
 
 
 # ------------------------------------------------------------------ plot, compare, study

@@ -1,16 +1,6 @@
 """Inputs on which losses have failed elsewhere, one test for each, on both back ends.
 
-Rows that are not here, and what they wait for:
-
-| row | what | waits for |
-| --- | --- | --- |
-| 5 | log-sum-exp with a mask, its gradient | here as a loss with where=; `logsumexp` has no mask of its own |
-| 18, 19 | relative entropy x log(x/y) of two numbers, KL(∞, 0) | a loss of two rows of numbers above 0 |
-| 22 | softplus with β | a hyperparameter of `softplus` |
-| 31 | more than 2³¹ elements | more memory than tests may take |
-| 33 | bias in the fused linear cross-entropy | tests/linear |
-| 34 | one-vs-rest scores as a distribution | tests/linear |
-| 37 | squared log error at −1 and below | a domain for scores above −1 |
+Rows 33 and 34, the fused linear cross-entropy and one-vs-rest scores, are in tests/linear.
 """
 
 from __future__ import annotations
@@ -34,6 +24,11 @@ masked = lm.loss("log(sum(exp(s), where=classes != y))")
 one_formula = lm.loss("-t*log(sigmoid(s)) - (1 - t)*log(1 - sigmoid(s))", t=lm.UnitTargets)
 poisson = lm.loss("exp(s) - t*s")
 log_probability = lm.loss("-log_sigmoid(s)")
+relative_entropy = lm.loss("x*log(x/y)", x=lm.Role("targets", "nonnegative"), y=lm.Role("scores", "nonnegative"))
+scaled_softplus = lm.loss("softplus(beta*s)/beta", beta=1.0)
+squared_log_error = lm.loss(
+    "(log1p(s) - log1p(t))**2 / 2", s=lm.Role("scores", "above -1"), t=lm.Role("targets", "nonnegative")
+)
 
 
 @pytest.fixture(params=["numpy", "numba"], autouse=True)
@@ -50,7 +45,8 @@ def scores(rows: Any, dtype: str = "f4") -> np.ndarray:
 
 def check(loss: Any, s: np.ndarray, target: Any, value: Any, grad: Any, **options: Any) -> None:
     """Hold value and gradient, without reduction, to 2 ulp of what is expected."""
-    found, found_grad = loss.value_and_grad(s, target, reduction="none", **options)
+    targets = () if isinstance(target, tuple) else (target,)
+    found, found_grad = loss.value_and_grad(s, *targets, reduction="none", **options)
     assert_ulp(found, value)
     assert_ulp(found_grad, grad)
 
@@ -186,6 +182,30 @@ def test_17_a_target_of_zero() -> None:
     assert grad.tolist() == [[0, 0, 0]]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_18_relative_entropy_whose_quotient_no_float_holds(dtype: str) -> None:
+    tiny = float(np.finfo(dtype).tiny)
+    y, x = scores([tiny, 1 / tiny, 4, tiny], dtype), np.array([4, tiny, 4, 2 * tiny], dtype)
+    value, grad = relative_entropy.value_and_grad(y, x, reduction="none")
+    with mpmath.workdps(60):
+        exact = [
+            mpmath.mpf(float(a)) * mpmath.log(mpmath.mpf(float(a)) / mpmath.mpf(float(b)))
+            for a, b in zip(x, y, strict=True)
+        ]
+        assert_ulp(value, exact)
+    if dtype == "f8":
+        assert value[0] == pytest.approx(2839.13085157, rel=1e-11)
+    assert_ulp(grad[1:], [-0.0 if dtype == "f4" else -(tiny**2), -1, -2])
+    assert grad[0] == -INF  # −4/tiny is beyond every float
+
+
+def test_19_relative_entropy_at_the_ends() -> None:
+    y, x = scores([0, 1, 0, INF]), scores([INF, 0, 0, 1])
+    value, grad = relative_entropy.value_and_grad(y, x, reduction="none")
+    assert value.tolist() == [INF, 0, 0, -INF]
+    assert grad.tolist() == [-INF, 0, 0, 0]
+
+
 def test_20_targets_outside_their_domain() -> None:
     with pytest.raises(lm.DomainError, match=r"t is -0\.5 at row 1, class 0"):
         lm.kl_divergence(np.zeros((2, 2)), [[0.5, 0.5], [-0.5, 1.5]])
@@ -196,6 +216,13 @@ def test_20_targets_outside_their_domain() -> None:
 @pytest.mark.parametrize("beta", [0.0, 1e-50])
 def test_21_smooth_l1_of_no_width(beta: float) -> None:
     check(smooth_l1, scores([-2, 0, 3], "f8"), np.zeros(3), [2, 0, 3], [-1, 0, 1], beta=beta)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_22_softplus_of_a_steep_slope(dtype: str) -> None:
+    s = scores([0.5, -0.5, 0], dtype)
+    with mpmath.workdps(40):
+        check(scaled_softplus, s, (), [0.5, 0, mpmath.log(2) / mpmath.mpf(1e30)], [1, 0, 0.5], beta=1e30)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -277,6 +304,36 @@ def test_32_weights_without_reduction() -> None:
     np.testing.assert_array_equal(grad, plain_grad * np.float32([[2], [0.5]]))
 
 
+@pytest.mark.slow
+def test_31_more_elements_than_an_int32_counts(backend: str) -> None:
+    """2³¹ + 2¹⁶ elements, 8 GiB: every row is the same, and the gradient is written over the scores."""
+    if backend == "numpy":
+        pytest.skip("its temporary arrays take more memory than a test may")
+    if available_memory() < 11 << 30:
+        pytest.skip("less than 11 GiB of memory are free")
+    row = np.linspace(-3, 3, 2**16, dtype=np.float32)
+    s = np.empty((2**15 + 1, len(row)), np.float32)
+    assert s.size > 2**31
+    s[:] = row
+    y = np.full(len(s), 7)
+    expected, expected_grad = lm.cross_entropy.value_and_grad(row[None], [7], reduction="none")
+    value, grad = lm.cross_entropy.value_and_grad(s, y, reduction="none", out=s)
+    assert grad is s
+    assert set(value.tolist()) == set(expected.tolist())
+    for first in range(0, len(s), 4096):
+        assert (s[first : first + 4096] == expected_grad).all()
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that are free, 0 where that is not known."""
+    try:
+        with open("/proc/meminfo") as file:
+            found = dict(line.split(":") for line in file)
+        return int(found["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 0
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_35_huber_of_an_infinite_residual(dtype: str) -> None:
     check(lm.huber, scores([-INF, INF], dtype), 0.0, INF, [-1.5, 1.5], delta=1.5)
@@ -286,6 +343,20 @@ def test_35_huber_of_an_infinite_residual(dtype: str) -> None:
 def test_36_poisson_of_a_large_rate() -> None:
     value, grad = poisson.value_and_grad(scores([800], "f8"), [3.0], reduction="none")
     assert value.tolist() == grad.tolist() == [INF]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [-1.0, -2.0, -INF])
+def test_37_squared_log_error_at_minus_one_and_below(dtype: str, bad: float) -> None:
+    s, t = scores([-0.5, bad, 3], dtype), [0.0, 1.0, 3.0]
+    with pytest.raises(lm.DomainError, match=rf"s is {bad} at element 1, expected values above -1\."):
+        squared_log_error(s, t)
+    s[1] = 1
+    with mpmath.workdps(40):
+        half = mpmath.log(mpmath.mpf("0.5"))
+        check(squared_log_error, s, t, [half**2 / 2, 0, 0], [2 * half, 0, 0])
+    s[1] = bad
+    assert squared_log_error(s, t, sample_weight=[1, 0, 1]) == squared_log_error(s[::2], t[::2])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -334,6 +405,12 @@ def test_40_few_rows_and_few_classes(n: int, k: int) -> None:
 def test_40_no_class_is_refused() -> None:
     with pytest.raises(lm.ShapeError, match="no classes along axis 1"):
         lm.cross_entropy(np.empty((3, 0)), [0, 0, 0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_whole_numbers_that_64_bits_do_not_hold(dtype: str) -> None:
+    s = scores([2, -0.5], dtype)
+    check(lm.loss("s*10**30 + s/10**30"), s, (), [2e30, -0.5e30], [1e30, 1e30])
 
 
 def test_planted_naive_losses_are_caught() -> None:

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "src" / "lossmith"
 # the front door: it gathers what users import, so nothing inside the house may come in by it.
 STAGES = (
     *("errors", "language", "calculus", "kernels", "compiler"),
-    *("batch", "hessian", "evaluation", "loss", "functions", "losses"),
+    *("batch", "hessian", "preparation", "plan", "evaluation", "loss", "functions", "losses"),
     *("check", "data", "linear", "interop", "report", "__init__", "cli", "__main__"),
 )
 

@@ -118,16 +118,21 @@ def tampered(loss: Loss, change: Change) -> Loss:
 
 def in_value(change: Callable[[Any], Any]) -> Change:
     def changed(run: Any, wanted: Any, args: Any, options: Any, out: Any) -> Any:
-        result = run(wanted, args, options, out)
-        return result if result.value is None else replace(result, value=change(result.value))
+        results = run(wanted, args, options, out)
+        return tuple(change(r) if w == "value" else r for w, r in zip(wanted, results, strict=True))
 
     return changed
 
 
 def in_arrays(name: str, change: Callable[[Any], Any]) -> Change:
     def changed(run: Any, wanted: Any, args: Any, options: Any, out: Any) -> Any:
-        result = run(wanted, args, options, out)
-        return replace(result, arrays={n: change(a) if n == name else a for n, a in result.arrays.items()})
+        found: list[Any] = []
+        for output, result in zip(wanted, run(wanted, args, options, out), strict=True):
+            if output == "low_rank":
+                found.append({n: change(a) if n == name else a for n, a in result.items()})
+            else:
+                found.append(change(result) if output == name else result)
+        return tuple(found)
 
     return changed
 

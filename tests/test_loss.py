@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
+import cProfile
 import pickle
 import warnings
 from typing import Any
@@ -59,6 +60,16 @@ def test_a_function_becomes_a_loss_with_its_name_and_docstring() -> None:
     value, grad = squared_gap.value_and_grad(S[0], 0)
     assert value == 1 + 1 + 0
     assert grad.tolist() == [2 * (2 - 1 + 0) * 0 - 2 * (-1 + 0), -2, 0]
+
+
+def test_a_loss_can_be_made_under_a_profiler() -> None:
+    profiler = cProfile.Profile()
+    profiler.enable()
+    made = lm.loss(lambda s, t: (s - t) ** 2)
+    sorted([2, 1])
+    profiler.disable()
+    assert made(3.0, 1.0) == 4
+    assert any("sorted" in str(entry.code) for entry in profiler.getstats())  # it went on after the definition
 
 
 def test_a_function_and_a_text_are_the_same_loss() -> None:

@@ -6,15 +6,17 @@ count (of weight 0, or with the ignored label) may hold anything.
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lossmith.errors import DomainError, LabelError, ShapeError
-from lossmith.language.formula import Formula, Input
+from lossmith.language.formula import Formula, Hyperparameter, Input
 
 _TOLERANCE = {2: 1e-2, 4: 1e-4, 8: 1e-6}
 """By how much the sum of a distribution may differ from one, by the size of its dtype in bytes."""
@@ -29,45 +31,57 @@ class Layout:
     dtype: np.dtype[Any]
     compute: np.dtype[Any]
     elementwise: bool
+    doubled: bool = False
+    """Whether kernels compute in two words of `compute` for each number."""
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """The number of samples."""
-        size = int(np.prod(self.shape, dtype=np.int64))
+        size = math.prod(self.shape)
         return size if self.elementwise else size // max(1, self.shape[self.axis])
 
-    @property
+    @cached_property
     def classes(self) -> int:
         """The number of classes, or 1 for an elementwise loss."""
         return 1 if self.elementwise else self.shape[self.axis]
 
-    @property
+    @cached_property
     def flat_shape(self) -> tuple[int, ...]:
         """The shape that kernels see: (N, K), or (N,) for an elementwise loss."""
         return (self.rows,) if self.elementwise else (self.rows, self.classes)
 
-    @property
+    @cached_property
     def sample_shape(self) -> tuple[int, ...]:
         """The shape that per-sample values have."""
         return self.shape if self.elementwise else self.shape[: self.axis] + self.shape[self.axis + 1 :]
 
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """The dtype of the scores, if kernels read and write it: half precisions they do not."""
+        return self.dtype if self.dtype.char in "fd" else self.compute
+
     def flat(self, array: np.ndarray) -> np.ndarray:
         """Return (N, K), or (N,) for an elementwise loss, in the compute dtype and C order; a copy only if needed."""
-        moved = array if self.elementwise else np.moveaxis(array, self.axis, -1)
+        last = self.elementwise or self.axis == len(self.shape) - 1
+        if last and array.dtype in (self.compute, self.stored) and array.flags.c_contiguous:
+            return array.reshape(self.flat_shape)
+        moved = array if last else np.moveaxis(array, self.axis, -1)
         with np.errstate(over="ignore"):  # a target beyond the floats of the scores is infinite beside them
             return np.ascontiguousarray(moved, dtype=self.compute).reshape(self.flat_shape)
 
     def unflat(self, array: np.ndarray) -> np.ndarray:
         """Bring (N, K) back to the shape and dtype of the scores."""
         array = self.rounded(array)
-        if self.elementwise:
+        if self.elementwise or self.axis == len(self.shape) - 1:
             return array.reshape(self.shape)
         return np.moveaxis(array.reshape(*self.sample_shape, self.classes), -1, self.axis)
 
     def rounded(self, array: np.ndarray) -> np.ndarray:
         """Return the array in the dtype of the scores; what is beyond its floats becomes infinite."""
+        if array.dtype == self.dtype:
+            return array
         with np.errstate(over="ignore"):
-            return array.astype(self.dtype, copy=False)
+            return array.astype(self.dtype)
 
     def spread(self, per_sample: np.ndarray) -> np.ndarray:
         """Bring (N,) to a shape that broadcasts with the scores."""
@@ -139,15 +153,56 @@ _OUTSIDE = {
     "unit": (lambda a: (a < 0) | (a > 1), "values in [0, 1]"),
     "nonnegative": (lambda a: a < 0, "values of 0 or more"),
     "positive": (lambda a: a <= 0, "values above 0"),
+    "above -1": (lambda a: a <= -1, "values above -1"),
     "sign": (lambda a: (a != 1) & (a != -1) & (a == a), "values -1 or +1"),
     "simplex": (lambda a: a < 0, "a distribution: values of 0 or more that sum to 1"),
 }
+
+
+Check: TypeAlias = Callable[[np.ndarray], bool]
+"""Whether all values of an array surely are what they must be; False where that takes a closer look."""
+
+
+def _at_most(limit: int, dtype: np.dtype[Any]) -> Check:
+    """Return a check of the bits in one pass: seen as unsigned, negative numbers and NaN are the largest."""
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    return lambda array: not array.size or bool(array.view(unsigned).max() <= limit)
+
+
+def label_check(classes: int, dtype: np.dtype[Any]) -> Check:
+    """Return the check that labels are in [0, classes)."""
+    if dtype.kind not in "iu" or not dtype.isnative:
+        return lambda array: False
+    largest = (1 << 8 * dtype.itemsize - (dtype.kind == "i")) - 1
+    return _at_most(min(classes - 1, largest), dtype)
+
+
+def domain_check(domain: str, dtype: np.dtype[Any]) -> Check:
+    """Return the check that floats, classes last, are inside a domain."""
+    if domain == "real":
+        return lambda array: True
+    if dtype.char not in "fd" or not dtype.isnative or domain in ("sign", "positive", "above -1"):
+        return lambda array: False
+    largest = np.array([1 if domain == "unit" else np.inf], dtype)
+    inside = _at_most(int(largest.view(f"u{dtype.itemsize}")[0]), dtype)
+    return inside if domain != "simplex" else lambda array: inside(array) and _surely_sum_to_one(array)
+
+
+def _surely_sum_to_one(array: np.ndarray) -> bool:
+    # Sums in the dtype of the array; what rounding may add to them is far below half of the tolerance.
+    with np.errstate(over="ignore"):
+        few = array.shape[-1] <= 512
+        total = np.einsum("...k->...", array) if few else np.add.reduce(array, axis=-1)
+    return not array.size or bool(np.abs(total - 1).max() <= _TOLERANCE[array.dtype.itemsize] / 2)
 
 
 def check_domain(layout: Layout, item: Input, array: np.ndarray, counted: np.ndarray | None = None) -> None:
     """Raise a DomainError that names the first sample that counts with a value outside the input's domain."""
     domain = item.role.domain
     if domain == "real":
+        return
+    last = layout.elementwise or layout.axis == len(layout.shape) - 1
+    if last and domain_check(domain, array.dtype)(array):
         return
     outside, expected = _OUTSIDE[domain]
     bad = outside(array)
@@ -204,7 +259,19 @@ def labels(
     if ignore_index is not None:
         kept = (array != operator.index(ignore_index)).reshape(-1)
         counted = kept if counted is None else counted & kept
-    bad = ((array < 0) | (array >= layout.classes)).reshape(-1)  # before the cast: uint64 would wrap
+    counted = None if counted is None or counted.all() else counted
+    flat = array.reshape(-1)
+    if counted is not None:
+        flat = flat * counted
+    if not label_check(layout.classes, flat.dtype)(flat):  # before the cast: uint64 would wrap
+        _refuse_bad_labels(layout, name, array, counted, ignore_index)
+    return flat.astype(np.int64, copy=False), counted
+
+
+def _refuse_bad_labels(
+    layout: Layout, name: str, array: np.ndarray, counted: np.ndarray | None, ignore_index: int | None
+) -> None:
+    bad = ((array < 0) | (array >= layout.classes)).reshape(-1)
     if counted is not None:
         bad &= counted
     if bad.any():
@@ -216,8 +283,6 @@ def labels(
             f"{name} is {found} in row {_row_name(place)}, "
             f"expected 0 to {layout.classes - 1} for {layout.classes} classes{hint}."
         )
-    flat = array.reshape(-1).astype(np.int64, copy=False)
-    return flat if counted is None else np.where(counted, flat, 0), counted
 
 
 def _no_label_dtype(layout: Layout, name: str, array: np.ndarray) -> str:
@@ -239,6 +304,8 @@ def sample_weights(layout: Layout, value: Any) -> np.ndarray | None:
     if not _fits(array.shape, shape, layout.elementwise):
         raise ShapeError(f"sample_weight has shape {given.shape}, expected {shape}, one per sample.")
     _refuse_bad_weights("sample_weight", given)
+    if array.shape == shape:
+        return np.ascontiguousarray(array).reshape(-1)
     return np.ascontiguousarray(np.broadcast_to(array, shape)).reshape(-1)
 
 
@@ -257,7 +324,12 @@ def class_weights(layout: Layout, value: Any) -> np.ndarray:
     return array
 
 
+_surely_weights = _at_most(int(np.array([np.finfo(np.float64).max]).view(np.uint64)[0]), np.dtype(np.float64))
+
+
 def _refuse_bad_weights(name: str, array: np.ndarray) -> None:
+    if _surely_weights(array):
+        return
     bad = ~((array >= 0) & np.isfinite(array))
     if bad.any():
         at = _first(bad)
@@ -266,6 +338,8 @@ def _refuse_bad_weights(name: str, array: np.ndarray) -> None:
 
 def number(name: str, value: Any) -> float:
     """Return the value of a hyperparameter that is one number."""
+    if type(value) is float:
+        return value
     array = _as_array(name, value)
     if array.ndim:
         raise ShapeError(f"{name} has shape {array.shape}, expected one number.")
@@ -274,10 +348,10 @@ def number(name: str, value: Any) -> float:
     return float(array)
 
 
-def hyperparameters(layout: Layout, formula: Formula, values: Mapping[str, Any]) -> dict[str, Any]:
+def hyperparameters(layout: Layout, hypers: Sequence[Hyperparameter], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the hyperparameters for a kernel: floats, and (K,) arrays in the compute dtype."""
     found: dict[str, Any] = {}
-    for hyper in formula.hypers:
+    for hyper in hypers:
         value = values.get(hyper.name)
         value = hyper.default if value is None else value
         if value is None:

@@ -2,6 +2,7 @@
 
 read        trace.py, reader.py       a function or a text becomes a Formula
 specialise  `specialised`             options that are known constants are folded in
+name        logforms.py               for kernels: what may leave the range of floats, before it is differentiated
 derive      differentiate.py          gradient and Hessian, by rules
 split       cases.py                  one form for most classes, one for each class with an indicator of its own
 stabilise   stabilize.py              each of those forms on its own
@@ -17,12 +18,18 @@ from dataclasses import replace
 from lossmith.calculus.cases import split_cases
 from lossmith.calculus.differentiate import Trail, differentiate
 from lossmith.calculus.hessian import LowRank, separate
-from lossmith.calculus.simplify import contract, distribute, simplify
+from lossmith.calculus.logforms import in_logarithms
+from lossmith.calculus.magnitudes import with_extrema
+from lossmith.calculus.quotients import with_safe_quotients
+from lossmith.calculus.simplify import all_but_differences, contract, distribute, everything, simplify
 from lossmith.calculus.stabilize import stabilize
+from lossmith.kernels.lower import weight_is_zero, weight_of_row
 from lossmith.kernels.rowprogram import Output
-from lossmith.language.build import add, const, delta, mul, not_, reduce_, substitute
+from lossmith.language.budget import within_budget
+from lossmith.language.build import add, const, delta, mul, not_, reduce_, substitute, where
 from lossmith.language.expr import (
     ONE,
+    ZERO,
     Add,
     Entry,
     Expr,
@@ -34,15 +41,12 @@ from lossmith.language.expr import (
     named,
     walk,
 )
-from lossmith.language.formula import Formula, Input, Role
+from lossmith.language.formula import DIRECTION, Formula, Input, Role
 
 J, K = named("j"), named("k")
-DIRECTION = "v"
-"""The name of the row that a Hessian-vector product multiplies."""
-FOLDED = frozenset({0.0, 0.5, 1.0, 2.0})
-"""Hyperparameter values worth a kernel of their own: they remove a term or turn a power into a product."""
 
 
+@within_budget("deriving it")
 def specialised(formula: Formula, constants: Mapping[str, float], positive: frozenset[str] = frozenset()) -> Formula:
     """Return the formula with the hyperparameters in `constants` folded in, and those above 0 marked."""
     mapping = {Hyper(name, ()): const(value) for name, value in constants.items()}
@@ -52,6 +56,7 @@ def specialised(formula: Formula, constants: Mapping[str, float], positive: froz
     return replace(formula, expr=expr, hypers=kept, definitions=definitions)
 
 
+@within_budget("deriving it")
 def with_soft_label(formula: Formula, class_weight: bool = False) -> Formula:
     """Return the expected loss Σ_i t_i L(s, i) over a distribution of the label, with weights per class."""
     (label,) = formula.of_role("label")
@@ -92,32 +97,47 @@ def expectation(derived: Expr, formula: Formula) -> Expr | None:
     return add(mul(share(J), own), *(reduce_("sum", index, mul(share(index), t), not_own) for t in terms))
 
 
-def gradient(formula: Formula, name: str) -> Trail:
-    """Differentiate the loss by one of its inputs."""
-    return differentiate(formula.expr, name, None if formula.kind == "elementwise" else J)
+def in_range(formula: Formula) -> Formula:
+    """Return the formula for kernels: what may leave the range of floats is named before it is differentiated."""
+    targets = (i for i in formula.of_role("targets") if i.role.domain in ("unit", "simplex", "positive", "nonnegative"))
+    hard = formula.expectation_of
+    return replace(
+        formula,
+        expr=in_logarithms(formula.expr, frozenset(i.name for i in targets)),
+        expectation_of=None if hard is None else in_range(hard),
+    )
 
 
-def second_derivative(formula: Formula, name: str) -> Trail:
+@within_budget("deriving it")
+def gradient(formula: Formula, name: str, spell: bool = True) -> Trail:
+    """Differentiate the loss by one of its inputs; without `spell`, in a form for kernels instead of readers."""
+    return differentiate(formula.expr, name, None if formula.kind == "elementwise" else J, spell)
+
+
+@within_budget("deriving it")
+def second_derivative(formula: Formula, name: str, spell: bool = True) -> Trail:
     """Differentiate the gradient again, by the entry k (or the element itself)."""
-    return differentiate(gradient(formula, name).result, name, None if formula.kind == "elementwise" else K)
+    first = gradient(formula, name, spell).result
+    return differentiate(first, name, None if formula.kind == "elementwise" else K, spell)
 
 
+@within_budget("deriving it")
 def low_rank_hessian(formula: Formula, name: str) -> LowRank | None:
     """Return the Hessian as a diagonal plus rank-one terms, None where it is a full matrix."""
-    return separate(second_derivative(formula, name).result, J, K)
+    return separate(second_derivative(in_range(formula), name, spell=False).result, J, K)
 
 
-def hessian_diagonal(formula: Formula, name: str) -> Expr:
+def hessian_diagonal(formula: Formula, name: str, spell: bool = True) -> Expr:
     """Return ∂²L/∂s_j²."""
-    result = second_derivative(formula, name).result
+    result = second_derivative(formula, name, spell).result
     if formula.kind == "elementwise":
         return result
-    return simplify(substitute(result, {K: J}))[0]
+    return simplify(substitute(result, {K: J}), multiply_out=everything if spell else all_but_differences)[0]
 
 
 def hessian_product(formula: Formula, name: str) -> Expr:
     """Return Σ_k ∂²L/∂s_j∂s_k v_k."""
-    result = second_derivative(formula, name).result
+    result = second_derivative(formula, name, spell=False).result
     if formula.kind == "elementwise":
         return mul(result, Entry(DIRECTION, None))
     return _product(result, J, K, J)
@@ -142,8 +162,10 @@ def _product(matrix: Expr, row: Free, column: Free, kept: Free) -> Expr:
     return simplify(add(*terms))[0]
 
 
+@within_budget("deriving it")
 def outputs_for(formula: Formula, wanted: tuple[str, ...]) -> tuple[Output, ...]:
     """Return the stabilised outputs of a kernel: any of value, grad, hessian_diag, hvp and low_rank."""
+    formula = in_range(formula)
     found: list[Output] = []
     scores = [i.name for i in formula.of_role("scores")]
     for output in wanted:
@@ -159,8 +181,8 @@ def outputs_for(formula: Formula, wanted: tuple[str, ...]) -> tuple[Output, ...]
 
 
 DERIVED: Mapping[str, Callable[[Formula, str], Expr]] = {
-    "grad": lambda formula, name: gradient(formula, name).result,
-    "hessian_diag": hessian_diagonal,
+    "grad": lambda formula, name: gradient(formula, name, spell=False).result,
+    "hessian_diag": lambda formula, name: hessian_diagonal(formula, name, spell=False),
     "hvp": hessian_product,
 }
 """What can be computed for each differentiable input, and the pass that derives it."""
@@ -177,7 +199,11 @@ def _derived(output: str, formula: Formula, name: str) -> Expr:
 def stable(expr: Expr, formula: Formula) -> Expr:
     """Return `expr` in stable form, with what is known of the formula's inputs and hyperparameters."""
     targets = frozenset(i.name for i in formula.of_role("targets"))
-    return stabilize(expr, targets, frozenset(h.name for h in formula.hypers if h.positive))
+    scores = frozenset(i.name for i in formula.of_role("scores"))
+    found = stabilize(expr, targets, frozenset(h.name for h in formula.hypers if h.positive), scores)
+    found = with_safe_quotients(found)
+    weight = weight_of_row(formula.expr)
+    return found if weight is None else where(weight_is_zero(weight), ZERO, found)
 
 
 def _low_rank_parts(formula: Formula, name: str) -> list[tuple[str, Expr]]:
@@ -193,13 +219,14 @@ def _output(name: str, expr: Expr, formula: Formula) -> Output:
     if formula.kind == "elementwise":
         return Output(name, None, stable(expr, formula))
     base, patches = split_cases(expr, J)
-    done = tuple((at, stable(e, formula)) for at, e in patches)
+    done = tuple((with_extrema(at), stable(e, formula)) for at, e in patches)
     return Output(name, J, stable(base, formula), done)
 
 
 # ------------------------------------------------------------------ vector functions
 
 
+@within_budget("deriving it")
 def function_output(formula: Formula, what: str, called: str = "out") -> Output:
     """Return the output of a vector function's kernel: its value, jvp or vjp, under the name `called`."""
     name, at = formula.of_role("scores")[0].name, formula.output

@@ -7,7 +7,7 @@ its derivation and its code, checks itself and draws itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, overload
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from lossmith.calculus.prose import Derivation
     from lossmith.check.report import CheckReport
-    from lossmith.evaluation import Result
     from lossmith.hessian import DiagonalPlusLowRank
 
 OPTIONS = ("sample_weight", "class_weight", "ignore_index", "reduction", "axis", "precision")
@@ -63,7 +62,7 @@ class Loss:
     reduction : "mean" divides by the sum of the weights, "sum", or "none" for per-sample values.
     axis : where the classes are.
     precision : "fast" computes in the dtype of the scores (half precision in float32); "exact" in a wider one,
-        float32 in float64 and float64 in 80-bit floats where the processor has them, and rounds once.
+        float32 in float64 and float64 in pairs of them, and rounds once: to 1 ulp in float32, 4 in float64.
 
     Raises
     ------
@@ -89,6 +88,7 @@ class Loss:
         self._options = dict(options or {})
         self._variants: dict[Any, Formula] = {}
         self._kernels: dict[Any, Any] = {}
+        self._plans: dict[Any, Any] = {}
         self.__doc__ = self._formula.doc or type(self).__doc__
         self.__name__ = self._formula.name
 
@@ -133,7 +133,7 @@ class Loss:
 
     @property
     def target_domain(self) -> str | None:
-        """Where targets lie: "real", "unit", "simplex", "sign", "nonnegative", "positive"; None without targets."""
+        """Where targets lie, a domain of `lossmith.Role` such as "real" or "unit"; None without targets."""
         found = self._formula.of_role("targets")
         return found[0].role.domain if found else None
 
@@ -171,29 +171,27 @@ class Loss:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Return the loss of a batch: a float, or per-sample values with reduction="none"."""
-        return self._run(("value",), args, options).value
+        return self._run(("value",), args, options)[0]
 
     def grad(self, *args: Any, out: Any = None, **options: Any) -> Any:
         """Return the gradient with respect to the scores, shaped like them; a tuple for several inputs."""
-        return self._run(("grad",), args, options, out).outputs("grad")
+        return self._run(("grad",), args, options, out)[0]
 
     def value_and_grad(self, *args: Any, out: Any = None, **options: Any) -> Any:
         """Return the value and the gradient, computed together."""
-        result = self._run(("value", "grad"), args, options, out)
-        return result.value, result.outputs("grad")
+        return self._run(("value", "grad"), args, options, out)
 
     def hessian_diag(self, *args: Any, out: Any = None, **options: Any) -> Any:
         """Return ∂²L/∂s_j² for every score, shaped like the scores."""
-        return self._run(("hessian_diag",), args, options, out).outputs("hessian_diag")
+        return self._run(("hessian_diag",), args, options, out)[0]
 
     def grad_and_hessian_diag(self, *args: Any, out: Any = None, **options: Any) -> Any:
         """Return the gradient and the Hessian's diagonal, computed together, as boosting needs them."""
-        result = self._run(("grad", "hessian_diag"), args, options, out)
-        return result.outputs("grad"), result.outputs("hessian_diag")
+        return self._run(("grad", "hessian_diag"), args, options, out)
 
     def hvp(self, *args: Any, out: Any = None, **options: Any) -> Any:
         """Return the Hessian of each sample times a vector: `hvp(scores, target, v)`, v shaped like the scores."""
-        return self._run(("hvp",), args, options, out).outputs("hvp")
+        return self._run(("hvp",), args, options, out)[0]
 
     def hessian(self, *args: Any, **options: Any) -> DiagonalPlusLowRank:
         """Return each sample's Hessian as a diagonal plus rank-one terms.
@@ -203,19 +201,30 @@ class Loss:
         UnsupportedError
             If the loss couples pairs of classes, so that its Hessian is a full matrix; `hvp` works for any loss.
         """
-        from lossmith.compiler import low_rank_hessian
         from lossmith.hessian import DiagonalPlusLowRank
 
-        name = self._formula.of_role("scores")[0].name
-        if self.kind == "row" and low_rank_hessian(self._formula, name) is None:
+        if self._hessian_is_full:
             raise UnsupportedError(
                 f"The Hessian of {self.name} is a full matrix, no diagonal plus rank-one terms; use hvp(…) or "
                 f"hessian_diag(…)."
             )
-        wanted = ("low_rank",) if self.kind == "row" else ("hessian_diag",)
-        return DiagonalPlusLowRank.from_outputs(self._run(wanted, args, options).arrays)
+        if self.kind == "row":
+            (parts,) = self._run(("low_rank",), args, options)
+        else:
+            parts = {"hessian_diag": self.hessian_diag(*args, **options)}
+        return DiagonalPlusLowRank.from_outputs(parts)
 
-    def _run(self, wanted: tuple[str, ...], args: Any, options: dict[str, Any], out: Any = None) -> Result:
+    @cached_property
+    def _hessian_is_full(self) -> bool:
+        from lossmith.compiler import low_rank_hessian
+
+        return self.kind == "row" and low_rank_hessian(self._formula, self._formula.of_role("scores")[0].name) is None
+
+    def _run(self, wanted: tuple[str, ...], args: Any, options: dict[str, Any], out: Any = None) -> Any:
+        return _engine().run(self, wanted, args, options, out)
+
+    def arguments(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the hyperparameters and the settings of a call, defaults included."""
         settings = {"reduction": "mean", "axis": -1, **self._options}
         hyper = dict(self._defaults)
         known = {h.name for h in self._formula.hypers}
@@ -228,11 +237,20 @@ class Loss:
                 settings[name] = value
             else:
                 raise self._unknown(name)
-        return _engine().run(self, wanted, args, hyper, settings, out)
+        return hyper, settings
 
     def _unknown(self, name: str) -> TypeError:
         known = ", ".join([*sorted(h.name for h in self._formula.hypers), *OPTIONS])
         return TypeError(f"{self.name} has no argument {name!r}; it has {known}.")
+
+    def with_arrays(self, ndims: Mapping[str, int]) -> Formula:
+        """Return the definition with arrays for those hyperparameters that are numbers in it."""
+        if not ndims:
+            return self._formula
+        key = tuple(sorted(ndims))
+        if key not in self._variants:
+            self._variants[key] = self._reader(ndims)
+        return self._variants[key]
 
     def variant(
         self,
@@ -247,8 +265,7 @@ class Loss:
         if key not in self._variants:
             from lossmith.compiler import specialised, with_soft_label
 
-            formula = self._reader(ndims) if ndims else self._formula
-            formula = specialised(formula, constants, positive)
+            formula = specialised(self.with_arrays(ndims), constants, positive)
             self._variants[key] = with_soft_label(formula, weighted) if soft else formula
         return self._variants[key]
 

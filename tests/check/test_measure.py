@@ -7,14 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+import lossmith as lm
 from lossmith import compiler
 from lossmith.check.interpreter import Sample, evaluate_adaptive
-from lossmith.check.measure import check_subject
+from lossmith.check.measure import check_loss, check_subject
 from lossmith.check.promise import base_limit, promise
 from lossmith.check.report import CheckReport, CheckRow
 from lossmith.check.samples import batches
-from lossmith.check.subject import Subject
+from lossmith.check.subject import (
+    NotCompiled,
+    Subject,
+    _kernels,  # pyright: ignore[reportPrivateUsage]
+    subject_of,
+)
 from lossmith.check.tally import Tally
+from lossmith.errors import UnsupportedError
 from lossmith.language import build
 from lossmith.language.expr import Derivative, Expr, named
 from lossmith.language.formula import Formula
@@ -335,3 +342,56 @@ def test_tally_keeps_the_worst_beside_its_promise() -> None:
     tally.measure(np.float32(1 + 2**-18), 1, 10, lambda: 20, lambda: "32 off of 20")
     assert not tally.ok
     assert "32 ulp where 20 are promised" in tally.problem()
+
+
+def test_a_class_by_its_number_is_there() -> None:
+    report = check_loss(lm.loss("(s[4] - s[1])**2"), dtypes=("float32",))
+    assert report.ok, str(report)
+    assert not any("K = 1:" in r.worst for r in report.rows)
+
+
+def test_samples_are_one_of_three() -> None:
+    with pytest.raises(ValueError, match="expected 'quick', 'standard', 'thorough' or batches"):
+        check(subject(), samples="all")
+
+
+def test_unsupported_kernels_are_a_note_and_no_broken_promise() -> None:
+    def refuse(outputs: tuple[str, ...], *rest: Any) -> Arrays:
+        if "hvp" in outputs or everything:
+            raise UnsupportedError("kernels have no such thing")
+        return exact_kernels(outputs, *rest)
+
+    everything = False
+    report = check(subject(kernels=refuse))
+    assert report.ok
+    assert report.notes == ("hvp could not be checked: kernels have no such thing",)
+    assert "(hvp could not be checked: kernels have no such thing)" in str(report)
+    everything = True
+    report = check(subject(kernels=refuse))
+    assert not report.ok
+    assert "no kernel could be run" in str(report)
+
+
+def test_compiling_has_an_end() -> None:
+    loss = lm.loss("sum((s - t)**4)")
+    kernels = subject_of(loss, patience=-1.0).kernels["numpy"]
+    rows = np.zeros((2, 3))
+    assert kernels(("value",), [rows, rows], {})  # the NumPy kernels need none
+    late = _kernels(loss, "numpy", -1.0, {})
+    with pytest.raises(NotCompiled):
+        late(("value",), [rows, rows], {})
+    report = check(replace(subject_of(loss), kernels={"numba": late}))
+    (note,) = report.notes
+    assert note.startswith("not checked, because compiling takes long: the Numba kernels of value and grad in float32;")
+
+
+def test_a_margin_allows_for_ties_by_rounding() -> None:
+    """1 + 1e-44 is 1: which class is the largest is not to be had in floats."""
+    report = check_loss(lm.loss("max(s - s[y] + (1 - onehot(y)))"), dtypes=("float32",))
+    assert not any("subnormal" in p for p in report.problems), report.problems
+
+
+def test_a_row_of_minus_infinity_alone_may_be_nan_where_targets_leave_a_limit() -> None:
+    loss = lm.loss("sum(t[:, None] * (1 - t) * maximum(0, 1 - s[:, None] + s))", t=lm.UnitTargets)
+    report = check_loss(loss)
+    assert not any("all −∞" in p for p in report.problems), report.problems

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lossmith.check.arithmetic import context
-from lossmith.check.ulp import correct_digits, relative_error, ulp_error, unit_in_last_place
+from lossmith.check.ulp import Target, correct_digits, relative_error, ulp_error, unit_in_last_place
 
 CTX = context(80)
 DTYPES = [np.float16, np.float32, np.float64]
@@ -92,3 +92,25 @@ def test_shape_is_kept_and_lengths_must_agree() -> None:
 def test_bfloat16() -> None:
     got = np.array([1.0, 1.0078125], ml_dtypes.bfloat16)
     np.testing.assert_array_equal(ulp_error(got, [1, 1]), [0, 1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_target_measures_as_ulp_error_does(dtype: str) -> None:
+    """The short way over two floats, and the long way for the last few numbers of the range."""
+    rng = np.random.default_rng(3)
+    ctx = context(400)
+    info = np.finfo(dtype)
+    exact = [
+        ctx.mpf(m) * ctx.mpf(10) ** int(e) / 3
+        for m, e in zip(rng.normal(size=60), rng.integers(-50, 39, 60), strict=True)
+    ]
+    exact += [ctx.mpf(1) - ctx.mpf(10) ** -30, ctx.mpf(1), ctx.mpf(2) ** -126, ctx.mpf(0), ctx.mpf(10) ** -320]
+    exact += [ctx.mpf(float(info.max)) * 2, ctx.mpf(float(info.smallest_subnormal)) * 2.5, ctx.inf, ctx.nan]
+    for number in exact:
+        with np.errstate(over="ignore", under="ignore"):
+            near = np.dtype(dtype).type(float(number))
+            steps = [near, np.nextafter(near, np.inf, dtype=dtype), near * np.dtype(dtype).type(1.001)]
+        for got in [*steps, np.dtype(dtype).type(0), np.dtype(dtype).type(np.inf), np.dtype(dtype).type(np.nan)]:
+            expected = ulp_error(np.asarray([got]), [number])[0]
+            found = Target(number).ulp(got, dtype)
+            assert found == expected or abs(found - expected) <= 1e-6 * expected, (got, number)

@@ -10,7 +10,8 @@ import pytest
 
 from kernels import stable_forms as forms
 from lossmith.kernels.lower import lower
-from lossmith.kernels.runtime import compile_kernel, sum_rows
+from lossmith.kernels.runtime import compile_kernel
+from lossmith.kernels.sums import sum_rows
 
 BACKENDS = ["numba", "numpy"]
 U = {"f4": 2.0**-24, "f8": 2.0**-53}

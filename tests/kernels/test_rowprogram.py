@@ -159,6 +159,7 @@ def test_generated_code_is_what_it_was(form, golden):
     golden(f"kernels/{made.name}.numba.py.txt", emit(made, np.dtype("f4"), form=form_of(made, 5000)))
     if form is forms.softmax_cross_entropy:
         golden(f"kernels/{made.name}.tiles.py.txt", emit_tiles(made, np.dtype("f4"), weighted=True))
+        golden(f"kernels/{made.name}.bands.py.txt", emit(made, np.dtype("f4"), form="bands"))
 
 
 ALONE = """

@@ -14,11 +14,13 @@ import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
-from lossmith.kernels import vecmath
+from lossmith.kernels import vecmath, vecmath_tables
 
-NAMES = sorted(vecmath.MAX_ULP)
+NAMES = sorted(vecmath.MAX_ULP)  # functions of one number
 DTYPES = (np.float32, np.float64)
 DIGITS = 50
+SLACK = 0.05
+"""By how much, in ulp, a claim may be above the worst argument known."""
 
 
 # ------------------------------------------------------------------ running and measuring
@@ -50,6 +52,11 @@ def in_float64(name: str, x: np.ndarray) -> np.ndarray:
             return np.where(x < 0, e, 1) / (1 + e)
         if name == "softplus":
             return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+        if name == "log_cosh":
+            small = np.log1p(np.expm1(np.abs(x)) ** 2 / (2 * np.exp(np.abs(x))))
+            return np.where(np.abs(x) < 20, small, np.abs(x) - np.log(2))
+        if name == "exp_nonpositive":
+            return np.exp(x)
         return getattr(np, name)(x)
 
 
@@ -79,6 +86,10 @@ def exact_value(name: str, x: float) -> mpmath.mpf:
             return 1 / (1 + mpmath.exp(-v))
         case "softplus":
             return mpmath.log1p(mpmath.exp(v))
+        case "log_cosh":  # cosh x - 1 = 2·sinh²(x/2)
+            return mpmath.log1p(2 * mpmath.sinh(v / 2) ** 2)
+        case "exp_nonpositive":
+            return mpmath.exp(v)
         case _:
             return getattr(mpmath, name)(v)
 
@@ -100,8 +111,10 @@ def ulp_float64(name: str, x: np.ndarray, got: np.ndarray) -> np.ndarray:
 
 def domain(name: str, x: np.ndarray) -> np.ndarray:
     """Keep finite arguments with a finite result (or one too large for the type)."""
-    low = {"log": 0.0, "log1p": -1.0}.get(name, -np.inf)
-    return x[np.isfinite(x) & (x > low)]
+    low, high = {"log": (0, np.inf), "log1p": (-1, np.inf), "exp_nonpositive": (-np.inf, 0)}.get(
+        name, (-np.inf, np.inf)
+    )
+    return x[np.isfinite(x) & (x > low) & (x <= high)]
 
 
 def all_float32(step: int, chunk: int = 1 << 16) -> Iterator[np.ndarray]:
@@ -112,22 +125,25 @@ def all_float32(step: int, chunk: int = 1 << 16) -> Iterator[np.ndarray]:
 
 
 def worst_float32(name: str, loop: Any, step: int) -> float:
+    below = name == "exp_nonpositive"  # undefined above 0; the others answer outside their domain too
     return max(
         float(ulp_float32(run(loop, x), in_float64(name, x.astype(np.float64))).max(initial=0.0))
-        for x in all_float32(step)
+        for x in (x[x <= 0] if below else x for x in all_float32(step))
     )
 
 
-# The worst of 10**8 random arguments of each function, most of them where the errors are largest,
+# The worst of 10**7 random arguments of each function, most of them where the errors are largest,
 # found with 80-bit floats.
 WORST: dict[str, tuple[str, ...]] = {
-    "exp": ("0x1.6a998f98c7372p-2", "0x1.65931aaa92206p-2", "0x1.36f99d9debf52p+1"),
-    "expm1": ("0x1.645ffcafbe33ep-2", "0x1.62f367aceec4bp-2", "0x1.654bfac955b92p-2"),
-    "log": ("0x1.7fc91d8c84795p+0", "0x1.7e018d8136047p+0", "0x1.7a6289df542a0p-1"),
-    "log1p": ("0x1.fe719535e3ad8p-2", "0x1.f874b7e6e5640p-2", "-0x1.10c9b82a59506p-2"),
-    "sigmoid": ("-0x1.61ad725dace6ap+9", "-0x1.61af595be2b46p+9", "-0x1.61ab68b973d76p+9"),
-    "softplus": ("-0x1.66a6c75b38f8ep-1", "-0x1.9cc332c1506e0p-1", "-0x1.8c94753bb5c86p-1"),
-    "tanh": ("0x1.618492902343ep-3", "0x1.5f692ffe36c77p-3", "0x1.5d9ce0e13c848p-3"),
+    "exp": ("0x1.74c82d7c0b148p-2", "0x1.729d260798566p-2", "-0x1.1832ca65b046cp+9"),
+    "exp_nonpositive": ("-0x1.6adc452b85747p+8", "-0x1.e8abac0001fecp+7", "-0x1.a5136c3c17d22p+8"),
+    "expm1": ("0x1.700b144e2d7d4p-2", "0x1.6f202a9a042fep-2", "0x1.724703e8116dfp-2"),
+    "log": ("0x1.7ea41da191102p-1", "0x1.7eb5c732fa6d4p-1", "0x1.7f6e1523936cep-1"),
+    "log1p": ("-0x1.01d04b01357f8p-2", "-0x1.091e379eba0ebp-2", "-0x1.18b618ba93f55p-2"),
+    "log_cosh": ("0x1.73323f77ab5c4p-1", "0x1.78c2626263d25p-1", "0x1.78a43882b6003p-1"),
+    "sigmoid": ("-0x1.b87cb258ba80bp+1", "-0x1.5e477e91844ccp+1", "-0x1.5e748aba86fbep+1"),
+    "softplus": ("0x1.9c806699b1bb8p-5", "0x1.460b738b41c34p-8", "0x1.13e63b3ae56b3p-8"),
+    "tanh": ("0x1.0a296c1ae6043p-1", "0x1.94f6bb28c8ccep-3", "0x1.9205b1c4b08ebp-3"),
 }
 
 
@@ -169,7 +185,7 @@ def test_float32_at_every_exponent(name: str) -> None:
 def test_float32_everywhere(name: str) -> None:
     worst = worst_float32(name, LOOPS[name], step=1)
     claimed = vecmath.MAX_ULP[name]["float32"]
-    assert claimed - 0.01 < worst <= claimed, f"measured {worst:.4f} ulp"
+    assert claimed - SLACK < worst <= claimed, f"measured {worst:.4f} ulp"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -177,7 +193,7 @@ def test_float64_against_50_digits(name: str) -> None:
     x = hard_float64(name, count=300)
     worst = ulp_float64(name, x, run(LOOPS[name], x)).max()
     claimed = vecmath.MAX_ULP[name]["float64"]
-    assert claimed - 0.01 < worst <= claimed, f"measured {worst:.4f} ulp"
+    assert claimed - SLACK < worst <= claimed, f"measured {worst:.4f} ulp"
 
 
 @pytest.mark.slow
@@ -187,23 +203,31 @@ def test_float64_against_50_digits_at_length(name: str) -> None:
     assert ulp_float64(name, x, run(LOOPS[name], x)).max() <= vecmath.MAX_ULP[name]["float64"]
 
 
+HALF = float(np.log(2) / 2)
+POLYNOMIALS: dict[str, tuple[float, float, Any, Any]] = {
+    "exp": (-HALF, HALF, lambda x, p: x + x**2 * p(x), mpmath.expm1),
+    "log": (-0.25, 0.5, lambda x, p: x + x**2 * p(x), mpmath.log1p),
+    "unit_log": (1e-6, 1.0, lambda x, p: x + x**2 * p(x), mpmath.log1p),
+    "log_cosh": (1e-6, 1.0, lambda x, p: x**2 * p(x**2), lambda x: mpmath.log(mpmath.cosh(x))),
+}
+"""Where, how a polynomial p is used there, and what that is close to."""
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("function", ["exp", "log"])
+@pytest.mark.parametrize("function", POLYNOMIALS)
 def test_polynomials_are_as_close_as_claimed(function: str, dtype: str) -> None:
-    """The error of the polynomial alone, relative to expm1 or log1p."""
-    half = float(np.log(2) / 2)
-    low, high = {"exp": (-half, half), "log": (-0.25, 0.5)}[function]
-    table = {"exp": vecmath.EXP_COEFFICIENTS, "log": vecmath.LOG_COEFFICIENTS}[function][dtype]
-    exact = {"exp": mpmath.expm1, "log": mpmath.log1p}[function]
+    """The relative error of the polynomial alone."""
+    low, high, used, exact = POLYNOMIALS[function]
+    table = getattr(vecmath_tables, f"{function.upper()}_COEFFICIENTS")[dtype]
     if dtype == "float32":
         assert table == tuple(float(np.float32(c)) for c in table)
     worst = mpmath.mpf(0)
     with mpmath.workdps(DIGITS):
         for x in map(mpmath.mpf, np.linspace(low, high, 998).tolist()):
-            near = x + x**2 * sum(c * x**power for power, c in enumerate(table))
+            near = used(x, lambda at: sum(c * at**power for power, c in enumerate(table)))
             worst = max(worst, abs(near / exact(x) - 1))
-    assert 0.9 * vecmath.POLYNOMIAL_ERROR[function][dtype] < worst
-    assert worst <= vecmath.POLYNOMIAL_ERROR[function][dtype]
+    assert 0.9 * vecmath_tables.POLYNOMIAL_ERROR[function][dtype] < worst
+    assert worst <= vecmath_tables.POLYNOMIAL_ERROR[function][dtype]
 
 
 def test_log_2_has_160_bits() -> None:
@@ -222,9 +246,11 @@ def test_docstrings_give_the_measured_errors() -> None:
 INF, NAN = np.inf, np.nan
 SPECIAL = {
     "exp": [(0, 1), (-0.0, 1), (INF, INF), (-INF, 0), (1e5, INF), (-1e5, 0)],
+    "exp_nonpositive": [(0, 1), (-0.0, 1), (-INF, 0), (-1e5, 0)],
     "expm1": [(0, 0), (-0.0, -0.0), (INF, INF), (-INF, -1), (1e5, INF), (-1e5, -1)],
     "log": [(0, -INF), (-0.0, -INF), (1, 0), (INF, INF), (-1, NAN), (-INF, NAN), (-1e-40, NAN)],
     "log1p": [(0, 0), (-0.0, -0.0), (-1, -INF), (INF, INF), (-1.5, NAN), (-INF, NAN)],
+    "log_cosh": [(0, 0), (-0.0, 0), (INF, INF), (-INF, INF), (1e30, 1e30), (-1e30, 1e30)],
     "sigmoid": [(0, 0.5), (-0.0, 0.5), (INF, 1), (-INF, 0), (1e5, 1), (-1e5, 0)],
     "softplus": [(INF, INF), (-INF, 0), (1e5, 1e5), (-1e5, 0)],
     "tanh": [(0, 0), (-0.0, -0.0), (INF, 1), (-INF, -1), (1e5, 1), (-1e5, -1)],
@@ -253,7 +279,7 @@ def test_tiny_arguments_are_their_own_result(name: str, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["exp", "sigmoid", "softplus"])
+@pytest.mark.parametrize("name", ["exp", "exp_nonpositive", "sigmoid", "softplus"])
 def test_underflow_is_gradual(name: str, dtype: type) -> None:
     info = np.finfo(dtype)
     x = np.linspace(np.log(float(info.tiny)) - 1e-3, np.log(float(info.smallest_subnormal)), 50)
@@ -262,6 +288,97 @@ def test_underflow_is_gradual(name: str, dtype: type) -> None:
     assert (got > 0).all()
     assert (got < info.tiny).all()
     assert np.unique(got).size > 20
+
+
+# ------------------------------------------------------------------ powers
+
+
+def loop_of_power() -> Any:
+    power = vecmath.power
+
+    @njit(nogil=True, error_model="numpy")
+    def loop(x, y, out):
+        for i in range(x.size):
+            out[i] = power(x[i], y[i])
+
+    return loop
+
+
+POWER = loop_of_power()
+EXPONENTS = (-4.0, -1.7, -1.0, -0.5, 0.3, 0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 10.3, 40.0)
+
+
+def power_limit(y: np.ndarray) -> np.ndarray:
+    """Return the error that the docstring admits, in ulp."""
+    return 1.2 + np.abs(y) / 3
+
+
+def powers(loop: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    out = np.empty_like(x)
+    loop(x, y, out)
+    return out
+
+
+def worst_power(loop: Any, dtype: type, count: int) -> float:
+    """Return the largest error in units of what is admitted, over bases of many sizes, many of them near 1."""
+    rng = np.random.default_rng(7)
+    info, worst = np.finfo(dtype), 0.0
+    for exponent in EXPONENTS:
+        reach = 0.98 * np.log(float(info.max)) / abs(exponent)  # beyond it the result is no normal number
+        logs = np.concatenate(
+            [rng.uniform(-reach, reach, count), rng.normal(size=count) * 2.0 ** rng.uniform(-9, 0, count)]
+        )
+        x = np.exp(logs[np.abs(logs) < reach].clip(np.log(float(info.tiny)), np.log(float(info.max)))).astype(dtype)
+        y = np.full_like(x, exponent)
+        got = powers(loop, x, y)
+        with mpmath.workdps(DIGITS):
+            for a, b, result in zip(x.tolist(), y.tolist(), got.tolist(), strict=True):
+                exact = mpmath.power(a, b)
+                unit = mpmath.ldexp(1, mpmath.frexp(exact)[1] - 1 - info.nmant)
+                worst = max(worst, float(abs(result - exact) / unit / power_limit(np.array(b))))
+    return worst
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_power_against_50_digits(dtype: type) -> None:
+    assert 0.5 < worst_power(POWER, dtype, 200) <= 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_power_of_what_is_special(dtype: type) -> None:
+    info = np.finfo(dtype)
+    numbers = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 1e-30, 1e30, 2.0**info.nmant + 1, 2.0**60, info.tiny / 4, info.max, np.inf]
+    numbers = np.array([*numbers, *(-n for n in numbers), np.nan], dtype)
+    x, y = (a.ravel() for a in np.meshgrid(numbers, numbers))
+    with np.errstate(all="ignore"):
+        expected = np.power(x, y)
+    got = powers(POWER, x, y)
+    ordinary = np.isfinite(expected) & (expected != 0) & np.isfinite(x) & np.isfinite(y)
+    np.testing.assert_array_equal(got[~ordinary], expected[~ordinary])
+    seen = ~ordinary & ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(got[seen]), np.signbit(expected[seen]))
+    with np.errstate(over="ignore"):  # the largest number has no next one
+        error = np.abs(got[ordinary] - expected[ordinary]) / np.spacing(np.abs(expected[ordinary]))
+    assert (error <= power_limit(y[ordinary].clip(-1e3, 1e3)) + 1).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_powers_are_vectorised_with_the_same_bits(dtype: type) -> None:
+    rng = np.random.default_rng(8)
+    x, y = np.exp(rng.normal(size=301) * 3).astype(dtype), rng.normal(size=301).astype(dtype)
+    whole = powers(POWER, x, y)
+    np.testing.assert_array_equal(whole, [powers(POWER, x[i : i + 1], y[i : i + 1])[0] for i in range(x.size)])
+    suffix = {np.float32: "f32", np.float64: "f64"}[dtype]
+    assert any(f"@llvm.fma.v{n}{suffix}" in t for t in POWER.inspect_llvm().values() for n in (2, 4, 8, 16))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("table", ["EXP_COEFFICIENTS", "LOG_COEFFICIENTS"])
+def test_planted_slip_in_a_power_is_caught(table: str, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = dict(getattr(vecmath, table))
+    with_slip(wrong, np.dtype(dtype).name, 2, {np.float32: 1e-3, np.float64: 1e-9}[dtype])
+    monkeypatch.setattr(vecmath, table, wrong)
+    assert worst_power(loop_of_power(), dtype, 20) > 1
 
 
 # ------------------------------------------------------------------ types, vectors, bits, cache
@@ -278,7 +395,7 @@ def test_type_is_kept(name: str) -> None:
         one(1)
 
 
-@pytest.mark.parametrize("name", ["maximum", "minimum", "max_nnan", "min_nnan", "add_reassoc"])
+@pytest.mark.parametrize("name", ["maximum", "minimum", "max_nnan", "min_nnan", "add_reassoc", "power"])
 def test_types_are_not_mixed(name: str) -> None:
     function = getattr(vecmath, name)
     two = njit(lambda a, b: function(a, b))
@@ -412,12 +529,14 @@ def with_slip(table: dict[str, tuple[float, ...]], dtype: str, power: int, slip:
     ("name", "table", "power"),
     [
         ("exp", "EXP_COEFFICIENTS", 1),
+        ("exp_nonpositive", "EXP_COEFFICIENTS", 1),
         ("expm1", "EXP_COEFFICIENTS", 2),
         ("sigmoid", "EXP_COEFFICIENTS", 2),
         ("tanh", "EXP_COEFFICIENTS", 1),
         ("log", "LOG_COEFFICIENTS", 1),
         ("log1p", "LOG_COEFFICIENTS", 3),
-        ("softplus", "LOG_COEFFICIENTS", 2),
+        ("softplus", "UNIT_LOG_COEFFICIENTS", 2),
+        ("log_cosh", "LOG_COSH_COEFFICIENTS", 1),
     ],
 )
 def test_planted_slip_in_a_coefficient_is_caught(

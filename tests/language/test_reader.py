@@ -306,10 +306,10 @@ VALID = [text for _, text, keywords in PAIRS if not keywords]
 
 
 def only_formula_errors(text: str, **keywords: Any) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()  # what others do on the machine does not matter
     with contextlib.suppress(FormulaError):
         read(text, **keywords)
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 @given(st.lists(st.sampled_from(TOKENS), max_size=40))

@@ -14,4 +14,6 @@ def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lossmith.check.subject.has_numba", lambda: False)
     for owner in (*CATALOGUE.values(), *VECTOR_FUNCTIONS.values()):
         monkeypatch.setattr(owner, "_kernels", {})
+    for loss in CATALOGUE.values():
+        monkeypatch.setattr(loss, "_plans", {})
     return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lossmith.calculus.simplify import simplify
+from lossmith.calculus.simplify import nothing, simplify
 from lossmith.language.build import substitute
 from lossmith.language.expr import ZERO, Bound, Delta, Expr, Free, Index, walk
 
@@ -17,5 +17,5 @@ def split_cases(expr: Expr, index: Free) -> tuple[Expr, tuple[tuple[Index, Expr]
     special = sorted({d.j if d.i is index else d.i for d in deltas}, key=lambda p: p.order)
     if not special:
         return expr, ()
-    base = simplify(substitute(expr, dict.fromkeys(deltas, ZERO)), multiply_out=False)[0]
-    return base, tuple((p, simplify(substitute(expr, {index: p}), multiply_out=False)[0]) for p in special)
+    base = simplify(substitute(expr, dict.fromkeys(deltas, ZERO)), multiply_out=nothing)[0]
+    return base, tuple((p, simplify(substitute(expr, {index: p}), multiply_out=nothing)[0]) for p in special)

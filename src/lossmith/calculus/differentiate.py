@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from lossmith.calculus.rules import DERIVATIVE_RULES, GAP_TO_LOG_SOFTMAX, LEAF_RULES, SOFTMAX_FROM_LOG, Rule
-from lossmith.calculus.simplify import bottom_up, contract, simplify
+from lossmith.calculus.simplify import all_but_differences, bottom_up, contract, everything, simplify
+from lossmith.language.budget import remembered
 from lossmith.language.build import call, opened, rebuild, reduce_
 from lossmith.language.expr import Derivative, Expr, Held, Index, Node, Reduce, Softmax, walk
 
@@ -36,10 +36,13 @@ class Trail:
         return self.stages[-1].expr
 
 
-@lru_cache(maxsize=256)  # a gradient is asked for by its kernel, by the Hessian's and by the derivation
-def differentiate(expr: Expr, name: str, wrt: Index | None) -> Trail:
-    """Differentiate `expr` by the entry `wrt` of the input `name` (None for an elementwise input)."""
-    stages = [Stage((), Derivative(spelled_out(expr), name, wrt))]
+@remembered(256)  # a gradient is asked for by its kernel, by the Hessian's and by the derivation
+def differentiate(expr: Expr, name: str, wrt: Index | None, spell: bool = True) -> Trail:
+    """Differentiate `expr` by the entry `wrt` of the input `name` (None for an elementwise input).
+
+    For readers, log Σ exp is spelled out first; without `spell` its derivative is that of a function with a name.
+    """
+    stages = [Stage((), Derivative(spelled_out(expr) if spell else expr, name, wrt))]
 
     def stage(apply: Callable[[Expr], tuple[Expr, list[str]]]) -> None:
         result, used = apply(stages[-1].expr)
@@ -51,7 +54,7 @@ def differentiate(expr: Expr, name: str, wrt: Index | None) -> Trail:
     stage(lambda e: sink(e, DERIVATIVE_RULES))
     stage(lambda e: sink(e, LEAF_RULES))
     stage(lambda e: (contract(e), ["Σ_m 1{m=i} f_m = f_i"]))
-    stage(lambda e: simplify(released(e)))
+    stage(lambda e: simplify(released(e), multiply_out=everything if spell else all_but_differences))
     return Trail(tuple(stages))
 
 

@@ -53,7 +53,7 @@ from lossmith.language.expr import (
 Bindings: TypeAlias = Mapping[str, Node]
 META = -1
 """The uid that marks a Free index as a metavariable."""
-_COND = "condition"
+CONDITION = "condition"
 ROW = "row"
 """The operator of the binder that holds what a row metavariable stands for."""
 
@@ -161,8 +161,8 @@ def _match_binder(pattern: Reduce | Softmax, node: Reduce | Softmax, bound: Bind
     _, _, body = opened(pattern, index)
     _, cond, other = opened(node, index)
     condition = row(index, cond)
-    if bound.get(_COND, condition) is condition:
-        yield from match(body, other, {**bound, _COND: condition})
+    if bound.get(CONDITION, condition) is condition:
+        yield from match(body, other, {**bound, CONDITION: condition})
 
 
 def _match_all(patterns: Sequence[Node], nodes: Sequence[Node], bound: Bindings) -> Iterator[Bindings]:
@@ -225,9 +225,9 @@ def fill(pattern: Node, bound: Bindings) -> Expr:
             return instantiate(value, at)
         if isinstance(n, Free):
             return _filled_index(n, bound)
-        if isinstance(n, Reduce | Softmax | ArgReduce) and n.cond is TRUE and _COND in bound:
+        if isinstance(n, Reduce | Softmax | ArgReduce) and n.cond is TRUE and CONDITION in bound:
             index, _, body = opened(n)
-            condition = bound[_COND]
+            condition = bound[CONDITION]
             assert isinstance(condition, Reduce)
             cond = instantiate(condition, index)
             inner = visit(body)

@@ -8,7 +8,8 @@ from html import escape
 from lossmith.calculus.batchform import RawLine, batch_lines, linear_lines
 from lossmith.calculus.derivation import LOSS, Section, derive_sections, display_names, jacobian_section
 from lossmith.language.abbreviate import abbreviate
-from lossmith.language.expr import Expr
+from lossmith.language.budget import within_budget
+from lossmith.language.expr import Expr, walk
 from lossmith.language.expr import Var as VarNode
 from lossmith.language.formula import Definition, Formula
 from lossmith.language.latex import to_latex
@@ -48,20 +49,17 @@ class Derivation:
 
     def where(self) -> list[tuple[Expr, Expr]]:
         """Return the names used, as (name, meaning)."""
-        found: list[tuple[Expr, Expr]] = []
-        for k, d in enumerate(self.names):
-            left = VarNode(d.name, () if d.index is None else (d.index,))
-            if self._uses(d):
-                found.append((left, abbreviate(d.expr, self.names[:k])))
-        return found
-
-    def _uses(self, d: Definition) -> bool:
-        without = tuple(n for n in self.names if n is not d)
         exprs = [self.right, *(e for s in self.sections for e in _expressions(s))]
-        return any(to_text(e, self.names) != to_text(e, without) for e in exprs)
+        used = {n.name for e in exprs for n in walk(abbreviate(e, self.names)) if isinstance(n, VarNode)}
+        return [
+            (VarNode(d.name, () if d.index is None else (d.index,)), abbreviate(d.expr, self.names[:k]))
+            for k, d in enumerate(self.names)
+            if d.name in used
+        ]
 
     # -------------------------------------------------------------- terminal
 
+    @within_budget("printing its derivation")
     def __str__(self) -> str:
         parts = [self.formula]
         for left, right in self.where():
@@ -74,6 +72,7 @@ class Derivation:
 
     # -------------------------------------------------------------- LaTeX
 
+    @within_budget("printing its derivation")
     def latex(self) -> str:
         """Return the derivation as LaTeX: one align* environment a section."""
         parts = [r"\begin{align*}", f"{to_latex(self.left)} &= {to_latex(self.right, self.names)}"]
@@ -96,6 +95,7 @@ class Derivation:
 
     # -------------------------------------------------------------- HTML
 
+    @within_budget("printing its derivation")
     def html(self) -> str:
         """Return the derivation as an HTML fragment with MathML; it needs no script."""
         rows = [_row(to_mathml(self.left, display=True), to_mathml(self.right, self.names, display=True))]
@@ -112,6 +112,7 @@ class Derivation:
         return self.html()
 
 
+@within_budget("deriving it")
 def derive(formula: Formula) -> Derivation:
     """Derive a loss: gradient, Hessian, batch form and linear model."""
     names = display_names(formula)
@@ -125,6 +126,7 @@ def derive(formula: Formula) -> Derivation:
     return Derivation(formula.name, LOSS, formula.expr, names, sections, () if several else raw)
 
 
+@within_budget("deriving it")
 def derive_function(formula: Formula, spelled: Expr) -> Derivation:
     """Derive the Jacobian of a vector function from its definition spelled out."""
     section = jacobian_section(formula, spelled)
@@ -139,10 +141,12 @@ def _expressions(section: Section) -> list[Expr]:
 def _distinct(section: Section, names: tuple[Definition, ...]) -> list[tuple[Expr, str]]:
     """Leave out the lines that print like the one before; their reasons go to it."""
     found: list[tuple[Expr, str]] = []
+    before = ""
     for line in section.lines:
-        if found and to_text(found[-1][0], names) == to_text(line.expr, names):
-            continue
-        found.append((line.expr, line.reason))
+        shown = to_text(line.expr, names)
+        if shown != before:
+            found.append((line.expr, line.reason))
+        before = shown
     return found
 
 

@@ -8,17 +8,17 @@ rule is proved by sampling its domain at 50 digits, corners included, in tests/c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
 from lossmith.calculus.patterns import ROW, rewrite_root
-from lossmith.calculus.statements import parse_statement
+from lossmith.calculus.statements import ROWS, parse_statement
 from lossmith.language.build import (
     add,
     call,
     compare,
-    const,
     delta,
     instantiate,
     is_indicator,
@@ -38,10 +38,12 @@ from lossmith.language.expr import (
     Add,
     ArgReduce,
     Call,
+    ClassNumber,
     Derivative,
     Entry,
     Expr,
     Held,
+    Hyper,
     Index,
     Mul,
     Node,
@@ -54,7 +56,7 @@ from lossmith.language.expr import (
     walk,
 )
 
-Domain = Literal["real", "positive", "nonnegative", "unit", "open unit", "negative"]
+Domain = Literal["real", "finite", "positive", "nonnegative", "unit", "open unit", "negative", "negative whole"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,13 @@ class Rule:
     statement: tuple[str, str] | None = None
     domain: dict[str, Domain] = field(default_factory=dict)
     reference: str = ""
+    digits: int = 50
+    """How many digits the two sides agree to: fewer than all only for a series cut off beyond those of floats."""
+    plain: str = ""
+    """The metavariables that stand for targets, weights and numbers only."""
+    ulp: float = 2.0
+    """How many ulp the right-hand side is off at most, computed in floats, for what rounding its arguments explains and
+    one ulp: measured over the arguments of tests/calculus/test_ulp.py."""
 
 
 # ------------------------------------------------------------------ derivatives of elementary functions
@@ -127,6 +136,14 @@ def _constant(e: Expr) -> Expr | None:
 def _step(e: Expr) -> Expr | None:
     assert isinstance(e, Derivative)
     return ZERO if is_indicator(e.body) else None
+
+
+def _place(e: Expr) -> Expr | None:
+    """∂t_i = 0 also where i = argmax_m s_m: the class with the maximum does not vary where it is but one."""
+    assert isinstance(e, Derivative)
+    body = e.body
+    varies = isinstance(body, Entry) and body.name == e.name
+    return ZERO if isinstance(body, Entry | ClassNumber | Hyper) and not varies else None
 
 
 def _linear(e: Expr) -> Expr | None:
@@ -225,6 +242,7 @@ def instantiate_cond(binder: Reduce | Softmax, at: Index) -> Expr:
 DERIVATIVE_RULES: tuple[Rule, ...] = (
     Rule("constant", "", _constant, "linearity", ("t[y] + K",)),
     Rule("step", "an indicator has derivative 0", _step, "linearity", ("(s[y] > 0)*1",)),
+    Rule("place", "which class is the largest does not vary", _place, "linearity", ("t[argmax(s)]",)),
     Rule("linearity", "linearity", _linear, "linearity", ("3*s[y] + exp(s[0])", "sum(t*exp(s))")),
     Rule("product", "product rule", _product, "product", ("s[y]*exp(s[0])",)),
     Rule("power", "power rule", _power, "chain", ("(1 + s[y]**2)**1.5", "1/(1 + exp(s[y]))")),
@@ -285,22 +303,35 @@ def is_plain(e: Node) -> bool:
     return not any(isinstance(n, busy) or (isinstance(n, Reduce) and n.op != "sum") for n in walk(e))
 
 
-def rewriting(
-    name: str, lhs: str, rhs: str, *, title: str = "", reference: str = "", plain: str = "", **domain: Domain
-) -> Rule:
-    """Return the rule that replaces the pattern `lhs` by `rhs`.
+SCORES: ContextVar[frozenset[str]] = ContextVar("SCORES", default=frozenset())
+"""The names of the inputs that are no targets or weights, while the forms of one loss are looked for."""
 
-    `plain` names the metavariables that stand for targets, weights and numbers only.
-    """
+
+def _holds_scores(e: Node) -> bool:
+    return any(isinstance(n, Entry) and n.name in SCORES.get() for n in walk(e))
+
+
+def rewriting(
+    name: str,
+    lhs: str,
+    rhs: str,
+    *,
+    title: str = "",
+    reference: str = "",
+    plain: str = "",
+    ulp: float = 2.0,
+    **domain: Domain,
+) -> Rule:
+    """Return the rule that replaces the pattern `lhs` by `rhs`."""
 
     def allowed(bound: Mapping[str, Node]) -> bool:
-        return all(is_plain(bound[name]) for name in plain)
+        return all(is_plain(bound[name]) and (name in ROWS or not _holds_scores(bound[name])) for name in plain)
 
     def apply(e: Expr) -> Expr | None:
         pattern, replacement = _sides(lhs, rhs)
         return rewrite_root(pattern, replacement, e, allowed)
 
-    return Rule(name, title, apply, "", (), (lhs, rhs), dict(domain), reference)
+    return Rule(name, title, apply, "", (), (lhs, rhs), dict(domain), reference, plain=plain, ulp=ulp)
 
 
 @cache
@@ -330,4 +361,4 @@ RECOGNITION: tuple[Rule, ...] = (
 )
 """Names put back where a derivative spelled them out: part of every simplification."""
 
-COMPLEMENT = const(1)
+EXPM1_OF_SHARE = rewriting("expm1_of_share", "expm1(a)*sigmoid(-a)", "tanh(a/2)")

@@ -32,6 +32,7 @@ from lossmith.language.expr import (
     Compare,
     Const,
     Delta,
+    Entry,
     Expr,
     Free,
     Held,
@@ -50,10 +51,31 @@ from lossmith.language.expr import (
 ROUNDS = 8
 
 
-def simplify(expr: Expr, rules: tuple[Rule, ...] = RECOGNITION, multiply_out: bool = True) -> tuple[Expr, list[str]]:
+def everything(e: Expr) -> bool:
+    """Allow every sum to be multiplied out."""
+    del e
+    return True
+
+
+def nothing(e: Expr) -> bool:
+    """Allow none to be multiplied out: the factors have less cancellation than the terms."""
+    del e
+    return False
+
+
+def all_but_differences(e: Expr) -> bool:
+    """Allow what is no difference of scores: those are exact where their squares are not."""
+    inner = e.base if isinstance(e, Pow) else e
+    terms = inner.terms if isinstance(inner, Add) else ()
+    return sum(isinstance(coefficient(t)[1], Entry) for t in terms) < 2
+
+
+def simplify(
+    expr: Expr, rules: tuple[Rule, ...] = RECOGNITION, multiply_out: Callable[[Expr], bool] = everything
+) -> tuple[Expr, list[str]]:
     """Return the simplest form found, and the titles of the rules that led there.
 
-    Without `multiply_out` products of sums stay products, whose factors have less cancellation than their terms.
+    `multiply_out` says which sums in products may be multiplied out.
     """
     used: list[str] = []
     for _ in range(ROUNDS):
@@ -156,7 +178,7 @@ def _terms(e: Expr) -> tuple[Expr, ...]:
 # ------------------------------------------------------------------ sums and products
 
 
-def _tidy(e: Expr, multiply_out: bool) -> Expr:
+def _tidy(e: Expr, multiply_out: Callable[[Expr], bool]) -> Expr:
     if isinstance(e, Mul):
         e = select(e)
     if isinstance(e, Add):
@@ -174,9 +196,9 @@ def _cost(e: Node) -> int:
     return 1 + sum(_cost(c) for c in children(e))
 
 
-def _forms(e: Add, multiply_out: bool) -> list[Expr]:
+def _forms(e: Add, multiply_out: Callable[[Expr], bool]) -> list[Expr]:
     """Return the forms of a sum among which the shortest is chosen."""
-    out = distribute(e, lambda f: True) if multiply_out and e.size < 400 else e
+    out = distribute(e, multiply_out) if e.size < 400 else e
     forms: list[Expr] = [e, factored(e), _indicators_joined(e)]
     if out is not e:
         forms += [out, factored(out)]

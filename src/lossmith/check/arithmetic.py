@@ -25,6 +25,8 @@ Real: TypeAlias = Any
 _LARGEST_MAGNITUDE = 3000
 """exp of more than 2**3000 is infinite here: the exponent itself would fill the memory."""
 
+_BEYOND_FLOATS = 1100
+
 _OF_THREAD = threading.local()
 
 
@@ -81,16 +83,20 @@ def _dual(tag: int, value: Any, tangent: Any) -> Any:
 class Arithmetic:
     """Functions on reals and dual numbers at one precision.
 
-    `absorbed` tells afterwards whether some sum was so lopsided that a term left no trace in it; a
-    result that is infinite or NaN may then be so for want of digits.
+    `absorbed` tells afterwards whether some sum was so lopsided that a term left no trace in it, and `singular`
+    whether a logarithm or reciprocal of zero was taken after that: the zero may be what was left of 1 − p.
     """
 
     def __init__(self, digits: int) -> None:
         self.ctx = context(digits)
-        self.absorbed = False
+        self.absorbed = self.singular = False
         self.zero, self.one, self.nan = self.ctx.mpf(0), self.ctx.mpf(1), self.ctx.nan
         self.inf = self.ctx.inf
         self._known: dict[tuple[str, Any], Real] = {}
+
+    def doubts(self, value: Real) -> bool:
+        """Whether a result may be what it is for want of digits: infinite or NaN, or zero as in 0·∞."""
+        return self.singular if value == 0 else self.absorbed and not self.ctx.isfinite(value)
 
     # -------------------------------------------------------------- sums, products, powers
 
@@ -157,6 +163,7 @@ class Arithmetic:
         if ctx.isnan(base) or ctx.isnan(exponent):
             return self.nan
         if base == 0:  # a zero is +0
+            self.singular |= self.absorbed and exponent < 0
             return self.zero if exponent > 0 else self.inf
         if ctx.isinf(exponent):
             size = abs(base)
@@ -254,6 +261,7 @@ def _exp(o: Arithmetic, x: Real) -> Real:
 
 def _log(o: Arithmetic, x: Real) -> Real:
     if x == 0:
+        o.singular |= o.absorbed
         return -o.inf
     return o.ctx.log(x) if x > 0 else o.nan
 
@@ -317,10 +325,8 @@ def _sinh(o: Arithmetic, x: Real) -> Real:
 
 
 def _periodic(o: Arithmetic, name: str, x: Real) -> Real:
-    if not o.ctx.isfinite(x):
-        return o.nan
-    if x and o.ctx.mag(x) > _LARGEST_MAGNITUDE:
-        o.absorbed = True
+    # What is beyond every float stands for infinity, where there is no limit.
+    if not o.ctx.isfinite(x) or (x and o.ctx.mag(x) > _BEYOND_FLOATS):
         return o.nan
     return getattr(o.ctx, name)(x)
 

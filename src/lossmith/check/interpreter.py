@@ -161,9 +161,10 @@ class Reference:
                 self._interpreters[way, level] = Interpreter(self.ways[way], level)
             worked = self._interpreters[way, level]
             worked.set_indices(indices)
-            return primal(worked.value(expr)), worked.arithmetic.absorbed
+            found = primal(worked.value(expr))
+            return found, worked.arithmetic.doubts(found)
 
-        return settled(at_digits, self.digits)
+        return settled(at_digits, self.digits, limit=self.ways[way] is not self.sample)
 
 
 def numeric_derivative(expr: Expr, sample: Sample, name: str, wrt: int | None, digits: int = 30) -> Real:
@@ -191,17 +192,20 @@ def has_nan(sample: Sample) -> bool:
 
 
 def ways_to_limit(sample: Sample) -> list[Sample]:
-    """Return the sample with about ±10**400 in the place of ±∞, more than once if ways may differ."""
+    """Return the sample with about ±10**400 in the place of ±∞, more than once if ways may differ.
+
+    The last one has ±10**420: see `common_limit`.
+    """
     signs = [[_sign_of_infinity(x) for x in _numbers(row)] for row in sample.rows.values()]
     if not any(any(row) for row in signs):
         return [sample]
     contested = any(row.count(1) > 1 or row.count(-1) == len(row) > 1 for row in signs)
-    return [_far_away(sample, step) for step in ((0, 1, -1) if contested else (0,))]
+    return [*(_far_away(sample, step) for step in ((0, 1, -1) if contested else (0,))), _far_away(sample, 0, FAR + 20)]
 
 
-def _far_away(sample: Sample, step: int) -> Sample:
+def _far_away(sample: Sample, step: int, exponent: int = FAR) -> Sample:
     """Put large numbers in the place of infinities: equal ones, growing or falling along the row."""
-    far = context(FAR).mpf(10) ** FAR
+    far = context(FAR).mpf(10) ** exponent
 
     def tamed(row: Any) -> Any:
         if not _is_sequence(row):
@@ -250,6 +254,8 @@ class Interpreter:
             case ArgReduce(op, cond, body):
                 bound, members = Bound(level_of(index)), self._members(index, cond)
                 values = [self._under(bound, m, body) for m in members]
+                if not values:
+                    return 0
                 first = self.arithmetic.first_of_largest(values, smallest=op == "min")
                 return 0 if first is None else members[first]
             case _:

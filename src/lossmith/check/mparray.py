@@ -370,14 +370,16 @@ _OPERATIONS: dict[str, Callable[..., MpArray]] = {
 # ------------------------------------------------------------------ a loss function, run
 
 
-def run_definition(function: Callable[..., Any], formula: Formula, sample: Sample, digits: int) -> tuple[MpArray, bool]:
+def run_definition(
+    function: Callable[..., Any], formula: Formula, sample: Sample, digits: int
+) -> tuple[MpArray, Arithmetic]:
     """Run a user's function of one sample on numbers of so many digits.
 
     Returns
     -------
     value : MpArray
-    absorbed : bool
-        Whether a term of some sum left no trace in it.
+    arithmetic : Arithmetic
+        What has computed it.
     """
     arithmetic = Arithmetic(digits)
 
@@ -387,7 +389,7 @@ def run_definition(function: Callable[..., Any], formula: Formula, sample: Sampl
     inputs = [made(sample.label if i.role.kind == "label" else sample.rows[i.name]) for i in formula.inputs]
     hypers = {h.name: made(sample.hypers[h.name]) for h in formula.hypers}
     found = function(*inputs, **hypers)
-    return found if isinstance(found, MpArray) else made(found), arithmetic.absorbed
+    return found if isinstance(found, MpArray) else made(found), arithmetic
 
 
 def definition_value(
@@ -420,9 +422,10 @@ def definition_value(
 
     def on_way(way: Sample) -> Real:
         def at_digits(level: int) -> tuple[Real, bool]:
-            found, absorbed = run_definition(function, formula, way, level)
-            return (found if component is None else found[component]).item(), absorbed
+            found, arithmetic = run_definition(function, formula, way, level)
+            number = (found if component is None else found[component]).item()
+            return number, arithmetic.doubts(number)
 
-        return settled(at_digits, digits)
+        return settled(at_digits, digits, limit=way is not sample)
 
     return common_limit([on_way(w) for w in (ways_to_limit(sample) if limits else [sample])])

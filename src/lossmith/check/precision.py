@@ -18,7 +18,7 @@ class Unsettled(ArithmeticError):
     """The value depends on digits beyond the last precision tried."""
 
 
-def settled(at_digits: Callable[[int], tuple[Real, bool]], digits: int) -> Real:
+def settled(at_digits: Callable[[int], tuple[Real, bool]], digits: int, *, limit: bool = False) -> Real:
     """Return the value that two precisions in a row agree on to so many digits.
 
     Zero, infinity and NaN are believed at the last precision only: before that they may be what
@@ -28,10 +28,12 @@ def settled(at_digits: Callable[[int], tuple[Real, bool]], digits: int) -> Real:
     Parameters
     ----------
     at_digits : callable
-        Gives the value computed with so many digits, and whether a term of some sum left no
-        trace in it.
+        Gives the value computed with so many digits, and whether it may be zero, infinite or NaN for want of
+        digits alone: see `Arithmetic.doubts`.
     digits : int
         How many digits must be right.
+    limit : bool
+        Whether ±10**400 stand for ±∞. Two precisions below that agree on nothing: 1 + 10**400 is 10**400 to both.
 
     Raises
     ------
@@ -39,35 +41,51 @@ def settled(at_digits: Callable[[int], tuple[Real, bool]], digits: int) -> Real:
         If the last precision does not suffice.
     """
     ctx = context(LEVELS[-1])
-    levels = [level for level in LEVELS if level >= digits + 10] or [digits + 20, 2 * digits]
+    enough = max(digits + 10, 2 * FAR if limit else 0)
+    levels = [level for level in LEVELS if level >= enough] or [digits + 20, 2 * digits]
     least = ctx.mpf(10) ** -FAR
-    value, absorbed, previous, sure = ctx.zero, False, None, 0
+    value, doubtful, previous, sure = ctx.zero, False, None, 0
     for level in levels:
-        value, absorbed = at_digits(level)
+        value, doubtful = at_digits(level)
         if previous is not None and ctx.isfinite(value) and abs(value) >= least:
             needed = digits + 0.302 * min(max(0, -int(ctx.mag(value))), 10**5)
             if sure >= min(needed, levels[-2]) and agree(previous, value, digits):
                 return value
         previous, sure = value, level
-    if not ctx.isfinite(value):
-        if absorbed:
-            raise Unsettled(f"{value} at {levels[-1]} digits, maybe for want of more")
-        return value
-    if abs(value) < least:
-        return ctx.mpf(0)
+    if not ctx.isfinite(value) or abs(value) < least:
+        if doubtful:
+            raise Unsettled(f"{ctx.nstr(value, 10)} at {levels[-1]} digits, maybe for want of more")
+        return value if not ctx.isfinite(value) else ctx.mpf(0)
     raise Unsettled(f"no {digits} digits settled at a precision of {levels[-1]}")
 
 
 def common_limit(values: list[Real]) -> Real:
-    """Return the value on several ways to a limit, and NaN if it depends on the way."""
-    first, *others = values
+    """Return the limit of a value, found on several ways to infinity and once more farther out on the first of them.
+
+    It is NaN if it depends on the way, and infinite if it grows: a logarithm of 10**400 is no large number.
+
+    Raises
+    ------
+    Unsettled
+        If it falls, as slowly as that.
+    """
+    if len(values) == 1:
+        return values[0]
+    first, *others, farther = values
     ctx = context(LEVELS[-1])
+    nothing = ctx.mpf(10) ** (10 - FAR)
 
     def same(a: Real, b: Real) -> bool:
         beyond = min(abs(a), abs(b)) > ctx.mpf(10) ** (FAR - 10) and a * b > 0
-        return bool(beyond or agree(a, b))
+        return bool(beyond or max(abs(a), abs(b)) < nothing or agree(a, b))
 
-    return first if all(same(first, v) for v in others) else ctx.nan
+    if not all(same(first, v) for v in others):
+        return ctx.nan
+    if same(first, farther):
+        return ctx.zero if abs(first) < nothing else first
+    if first * farther > 0 and abs(farther) > abs(first):
+        return ctx.inf if first > 0 else -ctx.inf
+    raise Unsettled(f"{ctx.nstr(first, 10)}, and farther out {ctx.nstr(farther, 10)}")
 
 
 def agree(a: Any, b: Any, digits: int = 35) -> bool:

@@ -23,7 +23,7 @@ from lossmith.check.arithmetic import Real, context, exactly
 from lossmith.check.interpreter import Sample, evaluate_adaptive
 from lossmith.check.precision import Unsettled, agree
 from lossmith.check.ulp import unit_in_last_place
-from lossmith.language.expr import Expr
+from lossmith.language.expr import Add, ArgReduce, Entry, Expr, Reduce, walk
 from lossmith.language.formula import Formula, Input
 
 UNITS = 8
@@ -54,6 +54,19 @@ def is_shift_invariant(formula: Formula, name: str, sample: Sample) -> bool:
         return False
 
 
+def _offset_of_choices(formula: Formula) -> float:
+    """Return 1 if a maximum or minimum over classes adds a number to their scores, as margins do, else 0.
+
+    Which class is the largest is then decided among sums, where scores are known to a unit of roundoff of 1 at best.
+    """
+    for node in walk(formula.expr):
+        if isinstance(node, ArgReduce | Reduce) and node.op in ("max", "min") and isinstance(node.body, Add):
+            scores = {i.name for i in formula.of_role("scores")}
+            if not all(any(isinstance(n, Entry) and n.name in scores for n in walk(t)) for t in node.body.terms):
+                return 1.0
+    return 0.0
+
+
 class Promise:
     """The limits of one loss.
 
@@ -66,6 +79,7 @@ class Promise:
 
     def __init__(self, formula: Formula, invariant: frozenset[str]) -> None:
         self.formula, self.invariant = formula, invariant
+        self._offset = _offset_of_choices(formula)
 
     def limit(self, value_at: Callable[[Sample], Real], sample: Sample, exact: Real, dtype: Any) -> float:
         """Return the limit in ulp for one result, with what rounding the inputs explains.
@@ -143,6 +157,7 @@ class Promise:
         if item.role.domain == "simplex" and any(x not in (0, 1) for x in finite):
             unsure = max(abs(sum(finite) - 1), ctx.mpf(u))
         real_scores = item.role.kind == "scores" and item.role.domain == "real"
+        least = 4 * u * self._offset if real_scores else 0.0
         of_scores = 2 if item.name in self.invariant else 4
         size = (of_scores if real_scores else UNITS) * u
         if len(entries) > _MANY:
@@ -150,9 +165,11 @@ class Promise:
             entries = [*by_size[: _MANY // 2]]
             if sample.label is not None and sample.label not in entries:
                 entries.append(sample.label)
+            # The class whose derivative it is.
+            entries += [k for k in sample.indices.values() if k not in entries]
         for k in entries:
             number = numbers[k or 0]
-            step = max(abs(number - origin) * size, unsure)
+            step = max(abs(number - origin) * size, unsure, least)
             if ctx.isfinite(number) and step:
                 yield k, self._inside(item, number, step)
 

@@ -11,7 +11,7 @@ import numpy as np
 from lossmith.check.arithmetic import context, exactly
 from lossmith.check.precision import agree
 from lossmith.check.report import CheckRow
-from lossmith.check.ulp import correct_digits, ulp_error
+from lossmith.check.ulp import Target, digits_left
 
 _EXAMINED = 12
 """So many wrong results are looked at closely; more would only take time."""
@@ -19,12 +19,14 @@ _EXAMINED = 12
 _KEPT = 200
 
 
-class _Case(NamedTuple):
+class Case(NamedTuple):
+    """One comparison: how its error compares with its limit, both in ulp, and where it was."""
+
     ratio: float
     ulp: float | None
     promise: float | None
     digits: float
-    text: str
+    describe: Callable[[], str]
     got: Any
     exact: Any
 
@@ -35,7 +37,9 @@ class Tally:
     def __init__(self, output: str, dtype: str, backend: str = "") -> None:
         self.output, self.dtype, self.backend = output, dtype, backend
         self.cases, self.undecided, self.wrong = 0, 0, 0
-        self._worst: _Case | None = None
+        self.worst: Case | None = None
+        self.worst_finite: Case | None = None
+        """The worst of the wrong results that are numbers, where the worst of all is infinite or NaN."""
         self._wrong_pairs: list[tuple[float, float]] = []
 
     def measure(
@@ -45,40 +49,52 @@ class Tally:
         base: float,
         limit: Callable[[], float],
         describe: Callable[[], str],
-    ) -> None:
-        """Compare a float with the exact value: `limit` is asked only where `base` does not do."""
-        floats = np.asarray([got])
-        ulp = float(ulp_error(floats, [exact])[0])
+    ) -> bool:
+        """Compare a float with the exact value: `limit` is asked only where `base` does not do.
+
+        Returns
+        -------
+        bool
+            Whether it is within the limit.
+        """
+        target = exact if isinstance(exact, Target) else Target(exact)
+        ulp = target.ulp(got, np.asarray(got).dtype)
         promise = base
         if ulp > base and self.wrong < _EXAMINED and np.isfinite(got):
             promise = max(base, limit())
         # Without a limit, anything finite will do: the input lies at a kink where the result is 0.
         ratio = 0.0 if math.isinf(promise) else ulp / promise
-        digits = float(correct_digits(floats, [exact])[0])
-        self._add(_Case(ratio, ulp, promise, digits, "", got, exact), describe)
+        digits = digits_left(ulp, np.asarray(got).dtype)
+        return self._add(Case(ratio, ulp, promise, digits, describe, got, target.exact))
 
     def compare(self, a: Any, b: Any, digits: int, describe: Callable[[], str]) -> None:
         """Compare two numbers that should agree to so many digits."""
         right = agree(a, b, digits)
         found = float(digits) if right else _common_digits(a, b)
         ratio = 0.0 if right else math.inf
-        self._add(_Case(ratio, None, None, found, "", a, b), describe)
+        self._add(Case(ratio, None, None, found, describe, a, b))
 
     def judge(self, got: Any, exact: Any, digits: float, describe: Callable[[], str]) -> None:
         """Compare a float of which no more is expected than that many digits are right."""
-        found = float(correct_digits(np.asarray([got]), [exact])[0])
-        ulp = float(ulp_error(np.asarray([got]), [exact])[0])
+        target = exact if isinstance(exact, Target) else Target(exact)
+        ulp = target.ulp(got, np.asarray(got).dtype)
+        found = digits_left(ulp, np.asarray(got).dtype)
         ratio = math.inf if found < digits else 1 / (1 + found)
-        self._add(_Case(ratio, ulp, None, found, "", got, exact), describe)
+        self._add(Case(ratio, ulp, None, found, describe, got, target.exact))
 
-    def _add(self, case: _Case, describe: Callable[[], str]) -> None:
+    def _add(self, case: Case) -> bool:
         self.cases += 1
-        if not case.ratio <= 1:
+        right = case.ratio <= 1
+        if not right:
             self.wrong += 1
+            finite = math.isfinite(case.got) and math.isfinite(case.exact)
+            if finite and (self.worst_finite is None or _rank(case) > _rank(self.worst_finite)):
+                self.worst_finite = case
             if len(self._wrong_pairs) < _KEPT:
                 self._wrong_pairs.append((float(case.got), float(case.exact)))
-        if self._worst is None or _rank(case) > _rank(self._worst):
-            self._worst = case._replace(text=describe())
+        if self.worst is None or _rank(case) > _rank(self.worst):
+            self.worst = case
+        return right
 
     @property
     def ok(self) -> bool:
@@ -86,21 +102,23 @@ class Tally:
 
     def row(self) -> CheckRow:
         """Return the line of the table."""
-        w = self._worst or _Case(0, None, None, 0, "nothing compared", 0, 0)
+        w = self.worst or Case(0, None, None, 0, lambda: "nothing compared", 0, 0)
         counts = (self.cases, self.undecided, self.ok)
-        return CheckRow(self.output, self.dtype, self.backend, w.ulp, w.promise, w.digits, w.text, *counts)
+        return CheckRow(self.output, self.dtype, self.backend, w.ulp, w.promise, w.digits, w.describe(), *counts)
 
-    def problem(self) -> str:
-        """Return the sentence that says what is wrong."""
-        assert self._worst is not None
-        w = self._worst
-        where = ", ".join(filter(None, [self.output, self.dtype, self.backend]))
-        if w.promise is not None:
+    def problem(self, backends: str = "") -> str:
+        """Return the sentence that says what is wrong, naming all back ends that are."""
+        assert self.worst is not None
+        w = self.worst
+        where = ", ".join(filter(None, [self.output, self.dtype, backends or self.backend]))
+        if w.ulp is not None and math.isinf(w.ulp):
+            what = "wrong"
+        elif w.promise is not None:
             what = f"off by {w.ulp:.3g} ulp where {w.promise:.3g} are promised"
         else:
             what = f"{w.digits:.1f} digits agree"
         got, exact = _shown(w.got), _shown(w.exact)
-        said = f"{where}: {what}, got {got}, exact {exact}, at {w.text}; "
+        said = f"{where}: {what}, got {got}, exact {exact}, at {w.describe()}; "
         said += f"{self.wrong} of {self.cases} numbers are wrong"
         cause = self._cause()
         return f"{said}. {cause}" if cause else f"{said}."
@@ -119,7 +137,7 @@ class Tally:
         return "They are zero." if middle == 0 else f"A factor of {middle:.6g} is too much."
 
 
-def _rank(case: _Case) -> tuple[float, float]:
+def _rank(case: Case) -> tuple[float, float]:
     return (math.inf if math.isnan(case.ratio) else case.ratio), -case.digits
 
 

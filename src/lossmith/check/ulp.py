@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from lossmith.check.arithmetic import Real, context, exactly
 
 _DIGITS = 400
 """Enough to subtract any float from any other without rounding that matters."""
+_LEAST, _MOST = 1e-280, 1e300
+"""Between these the rest of a number, beyond its float64, is itself a float64."""
 
 
 def ulp_error(got: Any, exact: Sequence[Any]) -> np.ndarray:
@@ -49,15 +52,55 @@ def correct_digits(got: Any, exact: Sequence[Any]) -> np.ndarray:
     as large as itself has none.
     """
     array = np.asarray(got)
-    most = (_format(array.dtype).mantissa + 1) * np.log10(2)
-    lost = np.log10(np.maximum(2 * ulp_error(array, exact), 1))
-    return np.maximum(most - lost, 0.0)
+    return np.vectorize(lambda ulp: digits_left(ulp, array.dtype), otypes=[float])(ulp_error(array, exact))
+
+
+class Target:
+    """An exact number that many floats are compared with."""
+
+    def __init__(self, exact: Any) -> None:
+        ctx = context(_DIGITS)
+        self.exact = exactly(exact, ctx)
+        # As the sum of two floats it can be compared without long numbers, unless it is among the last few of these.
+        self._high = float(self.exact)
+        self._near = _LEAST < abs(self._high) < _MOST
+        self._low = float(self.exact - self._high) if self._near else 0.0
+        fraction, exponent = math.frexp(self._high)
+        self._exponent = exponent - 1 - (abs(fraction) == 0.5 and self._low * self._high < 0)
+
+    def ulp(self, got: Any, dtype: Any) -> float:
+        """Return the error of one float, as `ulp_error` does."""
+        found, kind = float(got), _format(dtype)
+        if not self._near or not math.isfinite(found) or abs(self._high) > kind.safe:
+            return _one(got, self.exact, dtype)
+        unit = math.ldexp(1.0, max(self._exponent, kind.least) - kind.mantissa)
+        return abs((found - self._high) - self._low) / unit
+
+    def digits(self, got: Any, dtype: Any) -> float:
+        """Return how many decimal digits of one float are right, as `correct_digits` does."""
+        return digits_left(self.ulp(got, dtype), dtype)
+
+    @staticmethod
+    def full(dtype: Any) -> float:
+        """Return how many decimal digits the dtype can show."""
+        return digits_left(0.0, dtype)
+
+
+def digits_left(ulp: float, dtype: Any) -> float:
+    """Return how many decimal digits are right with an error of so many units in the last place."""
+    most = (_format(dtype).mantissa + 1) * math.log10(2)
+    return max(most - math.log10(max(2 * ulp, 1.0)), 0.0)
 
 
 class _Format(NamedTuple):
     mantissa: int
     least: int
     """The exponent of the smallest normal number; the largest has 1 − least."""
+
+    @property
+    def safe(self) -> float:
+        """A number well below the largest."""
+        return 2.0 ** -(self.least + 1)
 
     @property
     def largest(self) -> Real:

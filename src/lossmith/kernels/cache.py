@@ -70,7 +70,8 @@ def _surroundings() -> bytes:
         features,
         sys.version,
     ]
-    sources = sorted(Path(__file__).parent.glob("vecmath*.py"))
+    here = Path(__file__).parent
+    sources = [*sorted(here.glob("vecmath*.py")), *(here / f"{name}.py" for name in ("lanes", "streams", "turning"))]
     return "\n".join(parts).encode() + b"".join(path.read_bytes() for path in sources)
 
 

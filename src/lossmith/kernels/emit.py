@@ -16,8 +16,8 @@ def emit(
 ) -> str:
     """Return the text of a module with a compiled function `kernel`: see emit_numba."""
     match form:
-        case "elements":
-            return emit_elements(program, dtype, weighted, summed)
+        case "elements" | "streams":
+            return emit_elements(program, dtype, weighted, summed, form == "streams")
         case "tiles":
             return emit_tiles(program, dtype, weighted, summed)
         case "bands":

@@ -14,7 +14,7 @@ import numpy as np
 
 from lossmith.kernels.emit_numba import Emitter
 from lossmith.kernels.emit_tiles import TileEmitter
-from lossmith.kernels.rowprogram import Each, Fold, Let, Load, Loop, RowProgram, Stmt, Store, Value, operands
+from lossmith.kernels.rowprogram import Fold, Let, Loop, Op, RowProgram, Stmt, Store, Value, operands
 
 
 def emit_bands(program: RowProgram, dtype: np.dtype, weighted: bool = False, summed: bool = False) -> str:
@@ -23,6 +23,8 @@ def emit_bands(program: RowProgram, dtype: np.dtype, weighted: bool = False, sum
 
 
 class _BandEmitter(TileEmitter):
+    next_row = "(i + T)"
+
     def rows_kept(self) -> Iterable[str]:
         return (name for name in self.schedule.kept if name not in self.schedule.homes)
 
@@ -31,9 +33,6 @@ class _BandEmitter(TileEmitter):
 
     def copy_out(self) -> None:
         pass
-
-    def flush(self, folds: list[Fold]) -> None:
-        super().flush([])  # a loop gathers in variables of its own
 
     def loop(self, loop: Loop) -> None:
         folds = [s for s in loop.body if isinstance(s, Fold)]
@@ -48,11 +47,14 @@ class _BandEmitter(TileEmitter):
         Emitter.loop(self, loop)
         for fold in folds:
             found = f"F({fold.name})" if fold.op in ("argmax", "argmin") else fold.name
-            self.put(self.write(fold.name, found))
+            self.write(fold.name, found)
         self.indent -= 1
 
     def gather(self, fold: Fold) -> None:
         Emitter.gather(self, fold)
+
+    def keep(self, name: str) -> None:
+        Emitter.keep(self, name)
 
     def store(self, output: str, value: Value) -> None:
         Emitter.store(self, output, value)
@@ -64,7 +66,12 @@ class _BandEmitter(TileEmitter):
         home = self.schedule.homes.get(name)
         return f"tile[of_{name} + r * K + {at}]" if home is None else f"{home}[i, {at}]"
 
+    def place(self, name: str) -> tuple[str, str]:
+        home = self.schedule.homes.get(name)
+        return ("tile", f"of_{name} + r * K") if home is None else (home, "i * K")
+
     def leaf(self, value: Value) -> tuple[str, int]:
-        if isinstance(value, Load) and isinstance(value.index, Each):
-            return Emitter.leaf(self, value)
-        return super().leaf(value)
+        return Emitter.leaf(self, value) if self.depth else super().leaf(value)
+
+    def call(self, value: Op) -> tuple[str, int]:
+        return Emitter.call(self, value) if self.depth else super().call(value)

@@ -2,8 +2,7 @@
 
 The generated function takes arrays of some rows and runs over all of them; threads and blocks are runtime.py's. All
 arithmetic is in the dtype of the kernel: a Python literal would turn float32 into float64, so constants are `F(0.5)`.
-Sums over classes run in the order that the processor's lanes suggest, in stretches of BLOCK classes whose sums add up
-in float64, so that the rounding error of a sum does not grow with the number of classes.
+Loops over the classes are written in vectors where they can be: emit_vectors.py.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from lossmith.kernels.emit_folds import FoldWriter
+from lossmith.kernels.emit_vectors import BLOCK, LANES, TURNING, VectorWriter, operations, varies
 from lossmith.kernels.printing import ATOM, NUMBA_NAMES, NUMPY_CALLS, UNARY, number_text
 from lossmith.kernels.rowprogram import (
     OPERATIONS,
@@ -45,14 +44,10 @@ from lossmith.kernels.rowprogram import (
 )
 from lossmith.kernels.schedule import schedule
 
-BLOCK = 1024
-"""How many classes are summed in the dtype of the kernel before the sum goes on in float64.
-
-The loop inside is vectorised only because its index is unsigned: a signed one that starts at a variable might be
-negative, and every access would have to ask.
-"""
-
-VECMATH = {"exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "maximum", "minimum"}
+VECMATH = {"exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "log_cosh", "maximum", "minimum"}
+"""Operations that have a function of their name in vecmath."""
+STREAMS = {"drain", "stream"}
+"""The functions of streams.py."""
 
 
 def emit_numba(program: RowProgram, dtype: np.dtype, weighted: bool = False) -> str:
@@ -76,7 +71,7 @@ def emit_numba(program: RowProgram, dtype: np.dtype, weighted: bool = False) -> 
     return Emitter(program, np.dtype(dtype), weighted).module()
 
 
-class Emitter(FoldWriter):
+class Emitter(VectorWriter):
     """Writes a kernel that takes one row at a time."""
 
     def __init__(self, program: RowProgram, dtype: np.dtype, weighted: bool) -> None:
@@ -86,6 +81,9 @@ class Emitter(FoldWriter):
         self.weighted = weighted
         self.elementwise = program.kind == "elementwise"
         self.schedule = schedule(program)
+        loops = [s for s in self.schedule.body if isinstance(s, Loop)]
+        self.longest = max(loops, key=operations, default=None)
+        self.made = {s.name: s.value for s in statements(program.body) if isinstance(s, Let)}
         self.rejects = [s.name for s in program.body if isinstance(s, Reject)]
 
     # -------------------------------------------------------------- the module
@@ -98,8 +96,13 @@ class Emitter(FoldWriter):
             "import numpy as np",
             "from numba import njit\n",
         ]
+        modules = {"lanes": LANES, "streams": STREAMS, "turning": TURNING}
+        modules["vecmath"] = self.vecmath.difference(*modules.values())
+        for module, names in modules.items():
+            if used := self.vecmath & names:
+                head.append(f"from lossmith.kernels.{module} import {', '.join(sorted(used))}")
         if self.vecmath:
-            head.append(f"from lossmith.kernels.vecmath import {', '.join(sorted(self.vecmath))}\n")
+            head.append("")
         head.append(f"F = np.{self.dtype.name}")
         head += ["U = np.uint64  # an index that cannot count from the end", "\n"]
         return "\n".join([*head, '@njit(nogil=True, error_model="numpy")', *self.lines]) + "\n"
@@ -113,7 +116,7 @@ class Emitter(FoldWriter):
     def function(self) -> None:
         self.lines.append(f"def kernel({', '.join(self.arguments())}):")
         first = self.program.inputs[0]
-        self.put(f"N, K = {first}.shape[0], U({first}.shape[1])")
+        self.put(f"N, K = U({first}.shape[0]), U({first}.shape[1])")
         scaled = any(name != "value" for name, _ in self.program.outputs)
         if scaled and not self.weighted:
             self.put("factor = F(scale)")
@@ -159,7 +162,7 @@ class Emitter(FoldWriter):
                 case Loop():
                     self.loop(stmt)
                 case Fold():
-                    self.gather(stmt)
+                    self.gather_lanes(stmt) if self.lanes else self.gather(stmt)
                 case Store(output, value):
                     self.store(output, value)
                 case Patch(output, index, value):
@@ -172,18 +175,28 @@ class Emitter(FoldWriter):
     def keep(self, name: str) -> None:
         """Remember a loop's value for later loops, if any of them wants it."""
         self.known.add(name)
-        if name in self.schedule.kept:
+        if self.lanes and name in self.schedule.kept:
+            self.write_vector(*self.place(name), name, None)
+        elif name in self.schedule.kept:
             self.put(f"{self.row(name, letter(0))} = {name}")
 
     def row(self, name: str, at: str) -> str:
         home = self.schedule.homes.get(name)
         return f"{name}_row[{at}]" if home is None else f"{home}[i, {at}]"
 
+    def place(self, name: str) -> tuple[str, str]:
+        home = self.schedule.homes.get(name)
+        return (f"{name}_row", "") if home is None else (home, "i * K")
+
     def store(self, output: str, value: Value) -> None:
         plain = output == "value" and not self.weighted
         text = self.text(value, 0 if plain else UNARY)
         if (output, True) in self.program.outputs:
-            self.put(f"{output}[i, k] = {text if output == 'value' else f'factor * {text}'}")
+            text = text if output == "value" else f"factor * {text}"
+            if self.lanes:
+                self.write_vector(output, "i * K", text, value)
+            else:
+                self.put(f"{output}[i, k] = {text}")
             return
         if output == "value":
             text = f"w * {text}" if self.weighted else text
@@ -192,6 +205,13 @@ class Emitter(FoldWriter):
         self.put(f"{output}[i] = {text}")
 
     def loop(self, loop: Loop) -> None:
+        if self.fits_vectors(loop):
+            self.loop_in_vectors(loop)
+        else:
+            self.loop_over_classes(loop)
+
+    def loop_over_classes(self, loop: Loop) -> None:
+        """Write a loop over single classes; LLVM turns it into vectors only because its index is unsigned."""
         folds = [s for s in loop.body if isinstance(s, Fold)]
         sums = [f.name for f in folds if f.op == "sum"]
         index, blocked = letter(loop.depth), bool(sums) and loop.depth == 0
@@ -244,6 +264,9 @@ class Emitter(FoldWriter):
                 return f"U({number})"
 
     def leaf(self, value: Value) -> tuple[str, int]:
+        vector = self.vector_leaf(value) if self.lanes else None
+        if vector is not None:
+            return vector, ATOM
         match value:
             case Number(number):
                 return f"F({number_text(number)})", ATOM
@@ -266,6 +289,11 @@ class Emitter(FoldWriter):
                 return self.row(name, self.index(indices[0])), ATOM
             case _:
                 return super().leaf(value)
+
+    def parts(self, value: Value) -> tuple[str, int]:
+        if isinstance(value, Op) and value.op == "pow":
+            return self.vec("power", ", ".join(map(self.text, value.args))), ATOM
+        return super().parts(value)
 
     def call(self, value: Op) -> tuple[str, int]:
         op, args = value.op, value.args
@@ -291,26 +319,38 @@ class Emitter(FoldWriter):
             case "indicator":
                 return self.vec("select", f"{self.text(args[0])}, F(1), F(0)"), ATOM
             case "to_float":
+                if self.lanes and varies(args[0]):
+                    return self.vec("as_floats", f"{self.text(args[0])}, F(0)"), ATOM
                 return f"F({self.text(args[0])})", ATOM
-            case "log_cosh":
-                return self.log_cosh(args[0]), ATOM
             case "select":
                 return self.vec("select", ", ".join(map(self.text, args))), ATOM
             case _:
                 pass
         written = ", ".join(map(self.text, args))
+        if op == "exp" and self.is_nonpositive(args[0]):
+            return self.vec("exp_nonpositive", written), ATOM
         if op in VECMATH:
             return self.vec(op, written), ATOM
+        if op == "sqrt" and self.lanes:
+            return self.vec("square_root", written), ATOM
         if op == "abs":
             return f"abs({written})", ATOM
         if op in NUMPY_CALLS:
             return f"np.{op}({written})", ATOM
         raise NotImplementedError(op)
 
-    def log_cosh(self, value: Value) -> str:
-        """Write log(1 + u²/(2e)) with e = exp(-|x|) and u = e - 1; for large |x|, |x| - log 2."""
-        a, e, u = self.temporaries("a", "e", "u")
-        self.put(f"{a} = abs({self.text(value)})")
-        self.put(f"{e}, {u} = {self.vec('exp', f'-{a}')}, {self.vec('expm1', f'-{a}')}")
-        near = self.vec("log1p", f"{u} * {u} / (F(2) * {e})")
-        return self.vec("select", f"{a} < F(20), {near}, {a} - F(0.6931471805599453)")
+    def is_nonpositive(self, value: Value) -> bool:
+        """Whether a value is surely at most 0, or NaN."""
+        match value:
+            case Op("gap"):
+                return True
+            case Op("neg", (inner,)):
+                return isinstance(inner, Op) and inner.op in ("abs", "square", "softplus", "exp")
+            case Number(number):
+                return number <= 0
+            case Op("select", (_, a, b)):
+                return self.is_nonpositive(a) and self.is_nonpositive(b)
+            case Ref(name) if name in self.made:
+                return self.is_nonpositive(self.made[name])
+            case _:
+                return False

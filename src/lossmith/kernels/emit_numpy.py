@@ -91,10 +91,12 @@ QUIET = {"exp", "log", "log1p", "expm1", "div", "over", "pow", "sinh", "cosh", "
 
 def emit_numpy(program: RowProgram) -> str:
     """Return a module with one function that computes the program's outputs for a batch, on NumPy alone."""
-    return _Emitter(renamed(program, NUMPY_NAMES.union(name for name, _ in program.outputs))).module()
+    return NumpyEmitter(renamed(program, NUMPY_NAMES.union(name for name, _ in program.outputs))).module()
 
 
-class _Emitter(Printer):
+class NumpyEmitter(Printer):
+    """Writes the code. The methods from `imports` to `folded` say what is NumPy's own in it."""
+
     def __init__(self, program: RowProgram) -> None:
         self.program = program
         self.elementwise = program.kind == "elementwise"
@@ -116,8 +118,14 @@ class _Emitter(Printer):
             body = ['with np.errstate(all="ignore"):', *(f"    {line}" for line in body)]
         lines = [self.signature(), f'    """{self.docstring()}"""', *(f"    {x}" for x in (*prologue, *body))]
         lines.append(f"    return {self.returned()}")
-        helpers = [text for name, text in HELPERS.items() if name in self.used]
-        return "\n\n".join(["import numpy as np\n", *(h.lstrip("\n") for h in helpers), "\n".join(lines) + "\n"])
+        head = "".join(f"{line}\n" for line in self.imports())
+        return "\n\n".join([head, *self.helpers(), "\n".join(lines) + "\n"])
+
+    def imports(self) -> Iterable[str]:
+        yield "import numpy as np"
+
+    def helpers(self) -> Iterable[str]:
+        return (text.lstrip("\n") for name, text in HELPERS.items() if name in self.used)
 
     def signature(self) -> str:
         rows = [*self.program.inputs[:1], *self.program.labels, *self.program.inputs[1:]]
@@ -146,6 +154,11 @@ class _Emitter(Printer):
                 yield f"{p.name} = np.asarray({p.name}, dtype)"
             elif "casts" in self.used:
                 yield f"{p.name} = dtype.type({p.name})"
+        yield from self.sizes()
+
+    def sizes(self) -> Iterable[str]:
+        """Write what depends on the shape of the batch alone."""
+        first = self.program.inputs[0]
         if self.used & {"K", "classes"} or ("shape" in self.used and self.program.depth > 1):
             yield f"K = {first}.shape[1]"
         if "rows" in self.used:
@@ -198,7 +211,7 @@ class _Emitter(Printer):
         extent = self.extent(fold.value) | (self.extent(fold.where) if fold.where else frozenset())
         value = self.text(fold.value)
         if fold.op == "sum" and fold.where is not None and fold.value == Number(1):
-            text, extra = self.text(fold.where), ", dtype=dtype"
+            text, extra = self.text(fold.where), self.counting
         else:
             extra = ""
             if fold.op == "nan":
@@ -211,9 +224,15 @@ class _Emitter(Printer):
             return f"{fold.name} = {self.peak(fold, text)}"
         function = {"nan": "any"}.get(fold.op, fold.op)
         keep = ", keepdims=True" if axis == 1 else ""
-        if text.isidentifier() or (text.endswith(")") and text.startswith("np.") and fold.op == "nan"):
-            return f"{fold.name} = {text}.{function}(axis={axis}{keep}{extra})"
-        return f"{fold.name} = np.{function}({text}, axis={axis}{keep}{extra})"
+        return f"{fold.name} = {self.folded(function, text, f'axis={axis}{keep}{extra}')}"
+
+    counting = ", dtype=dtype"
+    """What a sum over conditions is told."""
+
+    def folded(self, function: str, text: str, options: str) -> str:
+        if text.isidentifier() or (text.endswith(")") and text.startswith("np.") and function == "any"):
+            return f"{text}.{function}({options})"
+        return f"np.{function}({text}, {options})"
 
     def peak(self, fold: Fold, text: str) -> str:
         along, squeezed = ("", "") if self.depth == 1 else (f", axis={self.depth}", f".squeeze({self.depth})")

@@ -1,12 +1,12 @@
 """From a row program to loops over tiles of rows, for few classes: the lanes of the processor are rows, not classes.
 
 With ten classes a loop over the classes of one row fills no vector. So some TILE rows are laid out class by class in
-scratch memory, `tile`, and every loop over the classes has a loop over the rows inside, which is vectorised: logarithms
-of many rows at once, sums of many rows at once. A row's bits do not depend on its place in a tile.
+scratch memory, `tile`, and a vector holds one number each of as many rows as it has lanes: logarithms of many rows at
+once, sums of many rows at once. A row's bits do not depend on its place in a tile. Of a tile with fewer rows the rest
+of the last vector holds copies of rows, or what lay in memory: nothing looks at what comes of it.
 
 Everything lives in one array, in strips of TILE numbers: `tile[of_m + r]` is the m of row r of the tile,
-`tile[of_s + k * T + r]` its score of class k. With one array for each, LLVM would ask for every pair whether they
-overlap, and give up.
+`tile[of_s + k * T + r]` its score of class k.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ import numpy as np
 
 from lossmith.kernels.emit_folds import START
 from lossmith.kernels.emit_numba import Emitter
+from lossmith.kernels.emit_vectors import VECTOR_BYTES
 from lossmith.kernels.printing import ATOM, UNARY
 from lossmith.kernels.rowprogram import (
+    SINGLE,
     TILE,
+    AtClass,
     AtFound,
     AtLabel,
     Each,
@@ -27,11 +30,11 @@ from lossmith.kernels.rowprogram import (
     Let,
     Load,
     Loop,
+    Op,
     Param,
     Patch,
     Position,
     Ref,
-    Reject,
     RowProgram,
     Stmt,
     Store,
@@ -52,21 +55,18 @@ def emit_tiles(program: RowProgram, dtype: np.dtype, weighted: bool = False, sum
     return TileEmitter(program, np.dtype(dtype), weighted, summed).module()
 
 
-def found_in(values: Iterable[Value]) -> set[str]:
-    """Return the names of the places, found by argmax or argmin, at which the values are read."""
-    read = (v.index for v in values if isinstance(v, Load | Param | Position))
-    return {index.name for index in read if isinstance(index, AtFound)}
-
-
 class TileEmitter(Emitter):
     """Writes a kernel that takes TILE rows at a time, with the numbers of each row in strips."""
+
+    blocks = False
 
     def __init__(self, program: RowProgram, dtype: np.dtype, weighted: bool, summed: bool) -> None:
         super().__init__(program, dtype, weighted)
         self.summed = summed
+        self.step = f"U({VECTOR_BYTES // self.dtype.itemsize})"
 
     def function(self) -> None:
-        self.group: list[Stmt] = []
+        self.group: list[Let | Store] = []
         self.patches = [s for s in self.schedule.body if isinstance(s, Patch)]
         body: list[Stmt] = [s for s in self.schedule.body if not isinstance(s, Patch)]
         # the value of a patch is a number per row like others
@@ -78,23 +78,33 @@ class TileEmitter(Emitter):
         self.put("R = min(T, N - first)")
         self.copy_in()
         if self.weighted:
-            with_rows = ["tile[of_factor + r] = F(weight[first + r] * scale)"]
-            self.over_rows(with_rows)
+            self.over_rows(["tile[of_factor + r] = F(weight[first + r] * scale)"])
+        for name in self.places:
+            self.over_rows([f"tile[of_{name} + r] = F({name}[first + r])"])
         for stmt in body:
             if isinstance(stmt, Loop):
-                self.flush([s for s in stmt.body if isinstance(s, Fold)])
+                self.flush()
                 self.loop(stmt)
-            elif not isinstance(stmt, Reject):
+            elif isinstance(stmt, Let | Store):
                 self.group.append(stmt)
-        self.flush([])
+        self.flush()
         self.write_out()
 
     def copy_in(self) -> None:
         """Lay the rows of all inputs out class by class."""
         for name in self.program.inputs:
-            self.put("for k in range(K):")
-            self.put("    for r in range(R):")
-            self.put(f"        tile[of_{name} + k * T + r] = {name}[first + r, k]")
+            self.turn("rows_in", name)
+
+    def copy_out(self) -> None:
+        for name in (name for name, per_class in self.program.outputs if per_class):
+            self.turn("rows_out", name)
+
+    def turn(self, function: str, name: str) -> None:
+        classes = f"U({16 // self.dtype.itemsize})"
+        self.put(f"for r in range(U(0), R, {self.step}):")
+        self.put(f"    for begin in range(U(0), K, {classes}):")
+        self.put(f"        k = min(begin, max(K, {classes}) - {classes})")
+        self.put(f"        {self.vec(function, f'{name}, first + r, R - r, K, k, tile, of_{name} + k * T + r, T')}")
 
     def rows_kept(self) -> Iterable[str]:
         """Return what has a number per row and class in the tile."""
@@ -110,10 +120,12 @@ class TileEmitter(Emitter):
                 strips[stmt.name] = False
             if isinstance(stmt, Fold) and stmt.op in ("argmax", "argmin"):
                 strips[f"{stmt.name}_best"] = False
+        values = [v for s in statements(tuple(body)) for o in operands(s) for v in subvalues(o)]
+        self.places = sorted({v.index.name for v in values if isinstance(v, Position) and isinstance(v.index, AtLabel)})
+        strips |= dict.fromkeys(self.places, False)
+        strips |= dict.fromkeys((name for name, per_class in self.program.outputs if not per_class), False)
         if self.weighted:
             strips["factor"] = False
-        if self.summed:
-            strips["value"] = False
         return strips | dict.fromkeys(self.rows_kept(), True)
 
     def put_head(self) -> None:
@@ -128,7 +140,8 @@ class TileEmitter(Emitter):
             self.put(f"of_{name} = U({n * TILE})")
         for n, name in enumerate(several):
             self.put(f"of_{name} = U({len(single) * TILE})" + (f" + U({n}) * K * T" if n else ""))
-        self.put(f"tile = np.empty(U({len(single) * TILE}) + U({len(several)}) * K * T, F)")
+        # blocks have four classes: where there are fewer, what follows a strip is written before it is made
+        self.put(f"tile = np.empty(U({(len(single) + 4) * TILE}) + U({len(several)}) * K * T, F)")
 
     # -------------------------------------------------------------- loops over the rows of a tile
 
@@ -137,145 +150,185 @@ class TileEmitter(Emitter):
         for line in lines:
             self.put("    " + line)
 
+    def enter_rows(self, lanes: bool) -> None:
+        """Begin a loop over vectors of rows, or over single rows."""
+        self.put(f"for r in range(U(0), R, {self.step}):" if lanes else "for r in range(R):")
+        self.indent += 1
+        self.lanes = VECTOR_BYTES // self.dtype.itemsize if lanes else 0
+
+    def leave_rows(self) -> None:
+        self.indent -= 1
+        self.lanes = 0
+
     def preamble(self, values: Iterable[Value], own: set[str]) -> Iterator[str]:
-        """Read the numbers of a row that the values need and that are not made here."""
+        """Read the numbers of a row, or of a vector of rows, that the values need and that are not made here."""
         used = [v for value in values for v in subvalues(value)]
         labels = {i.name for v in used if isinstance(v, Load | Param | Position) and isinstance(i := v.index, AtLabel)}
-        yield from (f"{name}_i = U({name}[first + r])" for name in sorted(labels))
-        yield from map(self.read_place, sorted(found_in(used)))
+        if self.lanes:
+            yield from (f"{name}_lanes = {self.strip(name)}" for name in sorted(labels | found_in(used)))
+        else:
+            yield from (f"{name}_i = U({name}[first + r])" for name in sorted(labels))
+            yield from (f"{name} = U(tile[of_{name} + r])" for name in sorted(found_in(used)))
         for name in dict.fromkeys(v.name for v in used if isinstance(v, Ref) and not v.indices):
             if name not in own:
-                yield self.read(name)
+                yield f"{name} = {self.strip(name)}" + (" != F(0)" if self.is_condition(name) else "")
 
-    def read_place(self, name: str) -> str:
-        return f"{name} = U(tile[of_{name} + r])"
+    def strip(self, name: str) -> str:
+        """Return the number of a row in a strip, or those of a vector of rows."""
+        if self.lanes:
+            return self.vec("load", f"tile, of_{name} + r, {self.lanes}")
+        return f"tile[of_{name} + r]"
 
-    def read(self, name: str) -> str:
+    def write(self, name: str, text: str) -> None:
+        """Put a number of a row, or those of a vector of rows, in a strip."""
         if self.is_condition(name):
-            return f"{name} = tile[of_{name} + r] != F(0)"
-        return f"{name} = tile[of_{name} + r]"
-
-    def write(self, name: str, text: str) -> str:
-        return f"tile[of_{name} + r] = {self.vec('select', f'{text}, F(1), F(0)') if self.is_condition(name) else text}"
-
-    def flush(self, folds: list[Fold]) -> None:
-        """Write the loop over rows for the statements collected, and start what the next loop gathers."""
-        group, self.group = self.group, []
-        if not group and not folds:
-            return
-        own = {s.name for s in group if isinstance(s, Let)}
-        self.put("for r in range(R):")
-        self.indent += 1
-        for line in self.preamble([v for s in group for v in operands(s)], own):
-            self.put(line)
-        if self.weighted and any(isinstance(s, Store) for s in group):
-            self.put("w = weight[first + r]")
-        for stmt in group:
-            if isinstance(stmt, Let):
-                self.put(f"{stmt.name} = {self.text(stmt.value)}")
-                self.put(self.write(stmt.name, stmt.name))
-            elif isinstance(stmt, Store):
-                self.store_row(stmt)
-        for fold in folds:
-            self.put(f"tile[of_{self.gathered(fold)} + r] = {START.get(fold.op, 'F(0)')}")
-        self.indent -= 1
-
-    def store_row(self, stmt: Store) -> None:
-        if stmt.output == "value" and self.summed:
-            self.put(f"tile[of_value + r] = {self.text(stmt.value)}")
-            return
-        if stmt.output == "value":
-            text = f"w * {self.text(stmt.value, UNARY)}" if self.weighted else self.text(stmt.value)
+            text = self.vec("select", f"{text}, F(1), F(0)")
+        if self.lanes:
+            self.put(self.vec("store", f"tile, of_{name} + r, {text}"))
         else:
-            factor = "tile[of_factor + r]" if self.weighted else "factor"
-            text = f"{factor} * {self.text(stmt.value, UNARY)}"
-        self.put(f"{stmt.output}[first + r] = {text}")
+            self.put(f"tile[of_{name} + r] = {text}")
+
+    def spread(self, text: str) -> str:
+        return self.vec("spread", f"{text}, {self.lanes}") if self.lanes else text
+
+    def flush(self) -> None:
+        """Write the loops over rows for the statements collected; those that vectors cannot do, row by row."""
+        group, self.group = self.group, []
+        while group:
+            lanes = not self.is_single(group[0])
+            run = group[: next((n for n, s in enumerate(group) if self.is_single(s) == lanes), len(group))]
+            group = group[len(run) :]
+            own = {s.name for s in run if isinstance(s, Let)}
+            self.enter_rows(lanes)
+            for line in self.preamble([v for s in run for v in operands(s)], own):
+                self.put(line)
+            for stmt in run:
+                text = self.text(stmt.value)
+                text = text if of_rows(stmt.value) else self.spread(text)
+                if isinstance(stmt, Let):
+                    self.put(f"{stmt.name} = {text}")
+                    self.write(stmt.name, stmt.name)
+                else:
+                    self.write(stmt.output, text)
+            self.leave_rows()
+
+    def is_single(self, stmt: Stmt) -> bool:
+        """Whether a statement reads from places that differ from row to row, or calls what has no vector form."""
+        values = [v for o in operands(stmt) for v in subvalues(o)]
+        return any(
+            (isinstance(v, Load | Param) and isinstance(v.index, AtLabel | AtFound | AtClass))
+            or (isinstance(v, Op) and v.op in SINGLE)
+            for v in values
+        )
 
     # -------------------------------------------------------------- loops over classes
 
     def loop(self, loop: Loop) -> None:
         folds = [s for s in loop.body if isinstance(s, Fold)]
         own = {s.name for s in loop.body if isinstance(s, Let)}
-        self.put("for k in range(K):")
-        self.put("    for r in range(R):")
-        self.depth, self.indent = 1, self.indent + 2
-        outer, self.known = self.known, set(self.known)
-        stores = any(isinstance(s, Store) for s in loop.body)
+        self.enter_rows(lanes=True)
         for line in self.preamble([v for s in loop.body for v in operands(s)], own):
             self.put(line)
-        if stores and self.weighted:
-            self.put("factor = tile[of_factor + r]")
-        self.fetch(loop)
+        if self.weighted and any(isinstance(s, Store) for s in loop.body):
+            self.put(f"factor = {self.strip('factor')}")
+        for fold in folds:
+            start = START.get(fold.op, "F(0)")
+            self.put(f"{fold.name}_lanes = {self.vec('spread', f'{start}, {self.lanes}')}")
+        outer = self.enter_classes(loop.body)
+        if loop is self.longest:
+            self.look_ahead(f"(first + T + r) * K + k * {self.step}")
         for stmt in loop.body:
             if isinstance(stmt, Fold):
-                name = self.gathered(stmt)
-                self.put(f"{name} = tile[of_{name} + r]")
-                self.gather(stmt)
-                self.put(f"tile[of_{name} + r] = {name}")
+                self.gather_lanes(stmt)
             elif isinstance(stmt, Store):
-                self.put(f"tile[of_{stmt.output} + k * T + r] = factor * {self.text(stmt.value, UNARY)}")
+                text = f"factor * {self.text(stmt.value, UNARY)}"
+                self.keep_entry(stmt.output, text if of_rows(stmt.value) else self.spread(text))
             else:
                 self.body((stmt,))
-        self.known = outer
-        self.depth, self.indent = 0, self.indent - 2
+        self.leave_classes(outer)
+        for fold in folds:
+            text = f"{fold.name}_lanes"
+            if fold.op in ("argmax", "argmin"):
+                self.put(self.vec("store", f"tile, of_{fold.name}_best + r, {text}"))
+            else:
+                self.write(fold.name, f"{text} != {text}" if fold.op == "nan" else text)
+        self.leave_rows()
         for fold in folds:
             if fold.op == "peak":
                 self.settle_rows(fold, loop)
             elif fold.op in ("argmax", "argmin"):
                 self.find_places(fold, loop)
-            elif fold.op == "nan":
-                at = f"tile[of_{fold.name} + r]"
-                self.over_rows([f"{at} = {self.vec('select', f'{at} != {at}, F(1), F(0)')}"])
+
+    def enter_classes(self, body: Iterable[Stmt]) -> set[str]:
+        """Begin a loop over the classes of these rows: read what its statements look at."""
+        self.put("for k in range(K):")
+        outer, self.known = self.known, set(self.known)
+        self.depth, self.indent = 1, self.indent + 1
+        body = list(body)
+        values = [v for s in body for o in operands(s) for v in subvalues(o)]
+        made = {s.name for s in body if isinstance(s, Let)}
+        for name in dict.fromkeys(v.input for v in values if isinstance(v, Load) and v.index == Each(0)):
+            self.put(f"{name}_lanes = {self.entry(name)}")
+        kept = [v.name for v in values if isinstance(v, Ref) and v.indices == (Each(0),) and v.name not in made]
+        for name in dict.fromkeys(kept):
+            self.put(f"{name} = {self.entry(self.schedule.homes.get(name, name))}")
+            self.known.add(name)
+        return outer
+
+    def leave_classes(self, outer: set[str]) -> None:
+        self.depth, self.indent = 0, self.indent - 1
+        self.known = outer
+
+    def entry(self, name: str) -> str:
+        """Return the entries of this class of a vector of rows."""
+        return self.vec("load", f"tile, of_{name} + k * T + r, {self.lanes}")
+
+    def keep_entry(self, name: str, text: str) -> None:
+        """Put the entries of this class in the tile."""
+        self.put(self.vec("store", f"tile, of_{name} + k * T + r, {text}"))
+
+    def keep(self, name: str) -> None:
+        self.known.add(name)
+        if name in self.schedule.kept:
+            self.keep_entry(self.schedule.homes.get(name, name), name)
 
     def row(self, name: str, at: str) -> str:
         return f"tile[of_{self.schedule.homes.get(name, name)} + {at} * T + r]"
-
-    def gather(self, fold: Fold) -> None:
-        if fold.op != "nan":
-            super().gather(fold)
-            return
-        value = self.text(fold.value)
-        if fold.where is not None:
-            value = self.vec("select", f"{self.text(fold.where)}, {value}, {START['nan']}")
-        self.put(f"{fold.name} = {self.vec('maximum', f'{fold.name}, {value}')}")
 
     def is_condition(self, name: str) -> bool:
         nan = any(isinstance(s, Fold) and s.name == name and s.op == "nan" for s in statements(self.program.body))
         return nan or super().is_condition(name)
 
-    @staticmethod
-    def gathered(fold: Fold) -> str:
-        """Return the name of what the loop over the classes gathers."""
-        return f"{fold.name}_best" if fold.op in ("argmax", "argmin") else fold.name
-
     def find_places(self, fold: Fold, loop: Loop) -> None:
         """Find the first class with the extreme value in each row; places are kept as floats, exact for few classes."""
-        name = fold.name
-        self.over_rows([f"tile[of_{name} + r] = F(K)"])
-        self.put("for k in range(K):")
-        self.put("    for r in range(R):")
-        self.indent += 1
-        outer = self.enter_again(fold, loop, self.needed_for(fold, loop))
-        self.put(f"{name}_best = tile[of_{name}_best + r]")
-        here = self.vec("select", f"{self.is_extreme(fold, f'{name}_best')}, F(k), F(K)")
-        self.put(f"tile[of_{name} + r] = {self.vec('minimum', f'tile[of_{name} + r], {here}')}")
-        self.leave(loop, outer)
-        self.indent -= 1
-        nothing = f"tile[of_{name} + r] == F(K), F(0), tile[of_{name} + r]"
-        self.over_rows([f"tile[of_{name} + r] = {self.vec('select', nothing)}"])
+        lets, values = self.needed_for(fold, loop)
+        self.enter_rows(lanes=True)
+        for line in self.preamble(values, {fold.name, *(let.name for let in lets)}):
+            self.put(line)
+        self.put(f"{fold.name}_best = {self.strip(f'{fold.name}_best')}")
+        self.put(f"{fold.name}_lanes = {self.vec('spread', f'F(K), {self.lanes}')}")
+        outer = self.enter_classes([*lets, fold])
+        self.body(lets)
+        here = self.vec("select", f"{self.is_extreme(fold, f'{fold.name}_best')}, F(k), F(K)")
+        self.put(f"{fold.name}_lanes = {self.vec('minimum', f'{fold.name}_lanes, {here}')}")
+        self.leave_classes(outer)
+        found = f"{fold.name}_lanes"
+        self.write(fold.name, self.vec("select", f"{found} == F(K), F(0), {found}"))
+        self.leave_rows()
 
-    def needed_for(self, fold: Fold, loop: Loop) -> list[str]:
-        """Return the lines that read what an entry of the fold is made of."""
-        values = (fold.value,) if fold.where is None else (fold.value, fold.where)
-        lets = list(closure(values, loop.body))
-        own = {fold.name, *(let.name for let in lets)}
-        return list(self.preamble([*values, *(let.value for let in lets)], own))
+    def needed_for(self, fold: Fold, loop: Loop) -> tuple[list[Let], list[Value]]:
+        """Return what is named on the way to an entry of the fold, and all values that are looked at."""
+        values = [fold.value] if fold.where is None else [fold.value, fold.where]
+        lets = list(closure(tuple(values), loop.body))
+        return lets, [*values, *(let.value for let in lets)]
 
     def settle_rows(self, fold: Fold, loop: Loop) -> None:
+        lets, values = self.needed_for(fold, loop)
+        reads = list(self.preamble(values, {fold.name, *(let.name for let in lets)}))
         self.put("for r in range(R):")
         self.indent += 1
         self.put(f"{fold.name} = tile[of_{fold.name} + r]")
-        self.settle(fold, loop, self.needed_for(fold, loop))
+        self.settle(fold, loop, reads)
         self.put(f"    tile[of_{fold.name} + r] = {fold.name}")
         self.indent -= 1
 
@@ -284,18 +337,19 @@ class TileEmitter(Emitter):
     def write_out(self) -> None:
         """Copy what the tile holds to the outputs, with what overrides it."""
         self.copy_out()
+        factor = "tile[of_factor + r]" if self.weighted else "factor"
+        for name in (name for name, per_class in self.program.outputs if not per_class):
+            if name != "value":
+                self.over_rows([f"{name}[first + r] = {factor} * tile[of_{name} + r]"])
+            elif not self.summed:
+                weight = "weight[first + r] * " if self.weighted else ""
+                self.over_rows([f"value[first + r] = {weight}tile[of_value + r]"])
         if self.patches or self.rejects or self.weighted:
-            self.finish_rows()
+            self.finish_rows(factor)
         if self.summed:
             self.sum_values()
 
-    def copy_out(self) -> None:
-        for name in (name for name, per_class in self.program.outputs if per_class):
-            self.put("for k in range(K):")
-            self.put("    for r in range(R):")
-            self.put(f"        {name}[first + r, k] = tile[of_{name} + k * T + r]")
-
-    def finish_rows(self) -> None:
+    def finish_rows(self, factor: str) -> None:
         """Overwrite rows that have no weight or hold a NaN, and the entries that have a value of their own."""
         self.put("for r in range(R):")
         self.indent += 1
@@ -306,12 +360,11 @@ class TileEmitter(Emitter):
         for name in self.rejects:
             self.put(f"if tile[of_{name} + r] != F(0):")
             self.fill("np.nan", "F(np.nan)")
-        factor = "tile[of_factor + r]" if self.weighted else "factor"
         for n, patch in enumerate(self.patches):
             if isinstance(patch.index, AtLabel):
                 self.put(f"{patch.index.name}_i = U({patch.index.name}[i])")
             if isinstance(patch.index, AtFound):
-                self.put(self.read_place(patch.index.name))
+                self.put(f"{patch.index.name} = U(tile[of_{patch.index.name} + r])")
             self.put(f"{patch.output}[i, {self.index(patch.index)}] = {factor} * tile[of_patch_{n} + r]")
         self.indent -= 1
 
@@ -337,7 +390,11 @@ class TileEmitter(Emitter):
         self.over_rows([f"tally = {self.vec('add_reassoc', f'tally, {value}')}"])
         self.put("value[first // T] = tally")
 
+    # -------------------------------------------------------------- values
+
     def leaf(self, value: Value) -> tuple[str, int]:
+        if self.lanes:
+            return self.leaf_of_lanes(value)
         match value:
             case Load(name, Each()):
                 return f"tile[of_{name} + {letter(0)} * T + r]", ATOM
@@ -345,3 +402,34 @@ class TileEmitter(Emitter):
                 return f"{name}[first + r, {self.index(index)}]", ATOM
             case _:
                 return super().leaf(value)
+
+    def leaf_of_lanes(self, value: Value) -> tuple[str, int]:
+        """Write a leaf where the lanes are rows: places are floats, as in the strips."""
+        match value:
+            case Load(name, Each()) | Position(AtLabel(name) | AtFound(name)):
+                return f"{name}_lanes", ATOM
+            case Position(index):
+                return f"F({self.index(index)})", ATOM
+            case Param(name, Each()):
+                return f"{name}[k]", ATOM
+            case _:
+                return super().leaf(value)
+
+    def call(self, value: Op) -> tuple[str, int]:
+        if self.lanes and value.op == "to_float" and isinstance(value.args[0], Position):
+            return self.text(value.args[0]), ATOM
+        return super().call(value)
+
+
+def found_in(values: Iterable[Value]) -> set[str]:
+    """Return the names of the places, found by argmax or argmin, at which the values are read."""
+    read = (v.index for v in values if isinstance(v, Load | Param | Position))
+    return {index.name for index in read if isinstance(index, AtFound)}
+
+
+def of_rows(value: Value) -> bool:
+    """Whether a value differs from row to row."""
+    return any(
+        isinstance(v, Ref | Load) or (isinstance(v, Position) and isinstance(v.index, AtLabel | AtFound))
+        for v in subvalues(value)
+    )

@@ -33,10 +33,12 @@ from lossmith.kernels.rowprogram import (
 from lossmith.kernels.terms import CLASS, Term, Terms, propagates
 from lossmith.kernels.verify import verify
 from lossmith.language import build
-from lossmith.language.expr import Add, Entry, Expr, walk
+from lossmith.language.budget import within_budget
+from lossmith.language.expr import Add, Entry, Expr, Hyper, Label, Mul, Reduce, walk
 from lossmith.language.formula import Formula
 
 
+@within_budget("making its kernel")
 def lower(outputs: Sequence[Output], formula: Formula) -> RowProgram:
     """Return the program that computes `outputs` for one row or element.
 
@@ -63,10 +65,28 @@ def takes_differences(expr: Expr, name: str) -> bool:
     for node in walk(expr):
         if isinstance(node, Add):
             split = [build.coefficient(t) for t in node.terms]
-            signs = {number > 0 for number, rest in split if isinstance(rest, Entry) and rest.name == name}
+            signs = {number > 0 for number, rest in split if _is_of_scores(rest, name)}
             if len(signs) == 2:
                 return True
     return False
+
+
+def weight_of_row(expr: Expr) -> Expr | None:
+    """Return the weight w_y of a loss that is w_y times something, None where there is none."""
+    factors = expr.factors if isinstance(expr, Mul) else (expr,)
+    return next((f for f in factors if isinstance(f, Hyper) and any(isinstance(i, Label) for i in f.indices)), None)
+
+
+def weight_is_zero(weight: Expr) -> Expr:
+    """Return the condition under which a row is left out."""
+    return build.compare("==", weight, build.const(0))
+
+
+def _is_of_scores(e: Expr, name: str) -> bool:
+    """Whether e is an entry of the input `name`, or a maximum or log Σ exp over such."""
+    if isinstance(e, Reduce) and e.op in ("max", "min", "logsumexp"):
+        return any(isinstance(n, Entry) and n.name == name for n in walk(e.body))
+    return isinstance(e, Entry) and e.name == name
 
 
 class _Lowering:
@@ -156,6 +176,9 @@ class _Lowering:
         bad = conditions[0]
         for other in conditions[1:]:
             bad = self.terms.op("or", bad, other)
+        weight = weight_of_row(self.formula.expr)
+        if weight is not None:  # a row of weight 0 contributes nothing, whatever it holds
+            bad = self.terms.op("and", bad, self.terms.op("not", self.terms.condition(weight_is_zero(weight))))
         return bad
 
     # -------------------------------------------------------------- the program

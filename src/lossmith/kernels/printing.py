@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import isinf, isnan
+from math import inf, isinf, isnan
 
 from lossmith.kernels.rowprogram import LETTERS, Number, Op, Value
 
@@ -27,16 +27,27 @@ NUMPY_NAMES = frozenset(
 )  # fmt: skip
 NUMBA_NAMES = frozenset(
     ["np", "njit", "kernel", "F", "U", "N", "K", "T", "R", "i", "r", "w", "factor", "scale", "weight", "first", "block",
-     "equal", "tile", "tally", "values", "factors", "range", "min", "abs", *LETTERS, "add_reassoc", "select", "exp",
-     "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "maximum", "minimum", "first_where"]
+     "equal", "tile", "tally", "values", "factors", "range", "min", "max", "abs", *LETTERS, "add_reassoc", "select", "exp",
+     "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "log_cosh", "power", "maximum", "minimum",
+     "first_where",
+     "exp_nonpositive", "left", "stop", "live", "k_lanes", "add_lanes", "as_floats", "first_lanes", "load", "load_some",
+     "max_lanes", "min_lanes", "places", "spread", "store", "store_some", "stream", "drain",
+     "begin", "rows_in", "rows_out", "will_read", "will_write", "square_root"]
 )  # fmt: skip
 """Names that the code around the values uses. Arguments of a loss that are called so go by another name there."""
 
 
+_EXACT = 2**53
+"""Up to here a float64 holds every integer."""
+
+
 def number_text(value: int | Fraction | float) -> str:
     """Return a number as Python reads it back."""
-    if isinstance(value, Fraction):
-        value = value.numerator / value.denominator
+    if isinstance(value, Fraction) or (isinstance(value, int) and abs(value) > _EXACT):  # Numba has integers of 64 bits
+        try:
+            value = value.numerator / value.denominator
+        except OverflowError:
+            value = inf if value > 0 else -inf
     if isinstance(value, float) and isnan(value):
         return "np.nan"
     if isinstance(value, float) and isinf(value):

@@ -9,28 +9,25 @@ from lossmith.kernels import cache
 from lossmith.kernels.rowprogram import RowProgram
 
 if TYPE_CHECKING:
-    from lossmith.kernels.rowprogram import Output
     from lossmith.language.formula import Formula
 
 
-def program_for(formula: Formula, wanted: Sequence[str], derive: Callable[[], Sequence[Output]]) -> RowProgram:
+def program_for(formula: Formula, wanted: Sequence[str], derive: Callable[[], RowProgram]) -> RowProgram:
     """Return the program that computes `wanted`, from the disk or, through `derive`, from the formula.
 
     Parameters
     ----------
     formula : Formula
-        What the program is of. Its digest, and what else decides about the outputs, name the file.
+        What the program is of. Its digest, and what else decides about the program, name the file.
     wanted : sequence of str
         What to compute, such as "value" and "grad": whatever makes `derive` return something else.
     derive : callable
-        Returns the outputs in stable form; called only if the program is not on disk.
+        Returns the program; called only if it is not on disk.
     """
     path = cache.place(formula.name or "loss", _identity(formula), repr(tuple(wanted)).encode(), suffix=".program")
     program = cache.read_object(path)
     if not isinstance(program, RowProgram):
-        from lossmith.kernels.lower import lower
-
-        program = lower(derive(), formula)
+        program = derive()
         cache.write_object(path, program)
     return program
 

@@ -148,6 +148,11 @@ OPERATIONS: dict[str, tuple[tuple[Type, ...], Type]] = {
     "to_float": ((_I,), _F),
 }  # fmt: skip
 
+SINGLE = frozenset(
+    ("pow", "sin", "cos", "tan", "sinh", "cosh", "arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh")
+)
+"""Operations of the C library: one number at a time, where the others work on vectors."""
+
 FOLDS: dict[str, tuple[Type, Type]] = {
     "sum": (_F, _F), "max": (_F, _F), "min": (_F, _F), "peak": (_F, _F),
     "argmax": (_F, _I), "argmin": (_F, _I), "nan": (_F, _B),
@@ -311,30 +316,43 @@ def renamed(program: RowProgram, taken: Collection[str]) -> RowProgram:
     )
 
 
+def in_vectors(stmt: Stmt) -> bool:
+    """Whether a statement is no loop, or one over the classes of a row that vectors can do."""
+    if not isinstance(stmt, Loop):
+        return True
+    values = (v for s in stmt.body for o in operands(s) for v in subvalues(o))
+    return not any(isinstance(s, Loop) for s in stmt.body) and not any(
+        isinstance(v, Op) and v.op in SINGLE for v in values
+    )
+
+
 # ------------------------------------------------------------------ what the code will be called, and look like
 
-Form: TypeAlias = Literal["elements", "tiles", "bands", "rows"]
-"""How compiled loops are arranged: emit_elements.py, emit_tiles.py, emit_bands.py, emit_numba.py."""
+Form: TypeAlias = Literal["elements", "streams", "tiles", "bands", "rows"]
+"""How compiled loops are arranged: emit_elements.py (twice), emit_tiles.py, emit_bands.py, emit_numba.py."""
 
-FEW, SOME = 20, 512
+FEW, SOME = 40, 512
 """Up to so many classes tiles are faster than bands, and bands than one row at a time."""
 
 STRETCH, TILE = 1024, 64
 """How many elements, how many rows of a tile or a band, are done together."""
 
+STREAMED = 1 << 21
+"""So many elements are more than caches hold of several arrays: outputs are written past them."""
 
-def form_of(program: RowProgram, classes: int) -> Form:
-    """Return the arrangement of loops that is fastest for rows of so many classes."""
+
+def form_of(program: RowProgram, classes: int, many: bool = False) -> Form:
+    """Return the arrangement of loops that is fastest for rows of so many classes; `many` is STREAMED or more."""
     if program.kind == "elementwise":
-        return "elements"
-    if program.depth != 1 or classes > SOME:
+        return "streams" if many else "elements"
+    if program.depth != 1 or classes > SOME or not all(map(in_vectors, program.body)):
         return "rows"
     return "tiles" if classes <= FEW else "bands"
 
 
 def rows_per_sum(form: Form) -> int:
     """Return how many rows have their values added up by a kernel that does that; 1 if it writes every value."""
-    return STRETCH if form == "elements" else 1 if form == "rows" else TILE
+    return STRETCH if form in ("elements", "streams") else 1 if form == "rows" else TILE
 
 
 def function_name(program: RowProgram) -> str:

@@ -7,35 +7,33 @@ batch. Sums over rows go through `sum_rows`, which adds in an order that depends
 from __future__ import annotations
 
 import functools
-import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from lossmith.errors import ShapeError
-from lossmith.kernels import rowprogram
-from lossmith.kernels.rowprogram import Form, RowProgram, form_of, function_name, rows_per_sum
-from lossmith.kernels.threads import available_threads, run_pieces
+from lossmith.kernels.rowprogram import STREAMED, Form, RowProgram, form_of, function_name, rows_per_sum
+from lossmith.kernels.sums import sum_rows
+from lossmith.kernels.threads import available_threads, ends_of_pieces, run_pieces
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Backend = Literal["auto", "numba", "numpy"]
 
-SMALL = 32768
-"""A batch with fewer entries than this (or pairs, for loops over pairs) is done by the calling thread alone."""
+SMALL, ROW = 1 << 17, 8
+"""A batch with fewer entries than this (or pairs, for loops over pairs) is done by the calling thread alone: it is done
+before another thread has woken up. A row counts for so many entries more than it has."""
 
-NUMPY_CHUNK = 1 << 20
-"""How many numbers an intermediate array of the NumPy back end may hold; rows beyond go in the next chunk."""
+PIECE = 1 << 15
+"""How many entries a piece of a batch has at least."""
 
 DOUBLE = np.dtype(np.float64)
 
-BUFFER = 1 << 14
-"""How many entries are computed beside the inputs before they are written over them."""
-
-SUM_BLOCK = 4096
+BUFFER, CONVERTED = 1 << 14, 1 << 17
+"""How many entries are computed beside the inputs before they are written over them, or rounded to another dtype."""
 
 
 @functools.cache
@@ -48,7 +46,7 @@ def has_numba() -> bool:
     return bool(numba.__version__)
 
 
-def compile_kernel(program: RowProgram, dtype: Any, backend: Backend = "auto") -> Kernel:
+def compile_kernel(program: RowProgram, dtype: Any, backend: Backend = "auto", doubled: bool = False) -> Kernel:
     """Return a kernel for arrays of a dtype; the machine code is made at the first run.
 
     Parameters
@@ -59,12 +57,22 @@ def compile_kernel(program: RowProgram, dtype: Any, backend: Backend = "auto") -
         float32 or float64; half precisions are computed in float32 and rounded once.
     backend : {"auto", "numba", "numpy"}
         "auto" is Numba where it is installed.
+    doubled : bool
+        Whether to compute in double words, two float64 for each number.
     """
     if backend == "auto":
         backend = "numba" if has_numba() else "numpy"
     given = np.dtype(dtype)
-    compute = given if given.char in "fdg" else np.dtype(np.float32 if given.itemsize < 4 else np.float64)
-    return _NumbaKernel(program, given, compute) if backend == "numba" else _NumpyKernel(program, given, compute)
+    if doubled:
+        from lossmith.kernels.doubled_kernel import DoubledKernel
+
+        return DoubledKernel(program, given, compiled=backend == "numba")
+    compute = given if given.char in "fd" else np.dtype(np.float32 if given.itemsize < 4 else np.float64)
+    if backend == "numba":
+        return _NumbaKernel(program, given, compute)
+    from lossmith.kernels.numpy_kernel import NumpyKernel
+
+    return NumpyKernel(program, given, compute)
 
 
 class Kernel:
@@ -87,6 +95,7 @@ class Kernel:
         self._elementwise = program.kind == "elementwise"
         self._float = compute.type
         self._depth = max(1, program.depth)
+        self._form = functools.cache(functools.partial(form_of, program))
         self._forms = [(name, self._is_value(name, per_class), per_class or self._elementwise)
                        for name, per_class in program.outputs]  # fmt: skip
         first = len(program.inputs) + len(program.labels)
@@ -143,29 +152,31 @@ class Kernel:
         that counts. The sum is the same bits for any number of threads.
         """
         first = inputs[self.program.inputs[0]]
-        each = self._rows_per_sum(1 if self._elementwise else first.shape[1])
+        each = self.rows_per_sum(1 if self._elementwise else first.shape[1])
         values = np.empty(-(-len(first) // each))
         self._run(inputs, label, hypers, weight, scale, {**outputs, "value": values}, threads, each)
         return sum_rows(values)
 
-    def straight(self, classes: int) -> Callable[..., None]:
-        """Return the compiled function itself, for small batches: what `run` does for them without its checks.
+    def straight(self, rows: int, classes: int, each: int = 1) -> Callable[..., None]:
+        """Return what `run` calls after its checks for a batch of that shape: the compiled function, if it is small.
 
         It is called as call(*inputs, *labels, *hyperparameters, scale, *outputs). Everything is up to the caller: all
         arrays in C order and aligned, inputs and outputs in the dtype of `compute`, labels in int64 and in range, the
         value in float64, and no output in the memory of an input. Anything else reads or writes where it should not.
+        The value is an array of one number for `each` rows, which is 1 or what `rows_per_sum` says.
         """
-        return self._prepare(False, classes, False)
+        call = self._prepare(False, classes, each > 1, rows >= STREAMED)
+        return self._spread(call, rows, classes, each, None)
 
-    def _rows_per_sum(self, classes: int) -> int:
-        """Return how many rows a call from `total` gives one sum for."""
+    def rows_per_sum(self, classes: int) -> int:
+        """Return how many rows `total` has one sum for before it adds them all."""
         return 1
 
     def _run(
         self, inputs: Mapping[str, np.ndarray], label: np.ndarray | None, hypers: Mapping[str, Any],
         weight: np.ndarray | None, scale: float, outputs: Mapping[str, np.ndarray], threads: int | None, each: int,
     ) -> None:  # fmt: skip
-        rows = [self._laid_out(inputs[name]) for name in self.program.inputs]
+        rows = [self._readable(inputs[name]) for name in self.program.inputs]
         shape = rows[0].shape
         if len(rows) > 1 and any(r.shape != shape for r in rows):
             raise ShapeError(f"inputs of one batch have shapes {[r.shape for r in rows]}")
@@ -178,29 +189,44 @@ class Kernel:
             raise ShapeError(f"labels and weights have shapes {[a.shape for a in (*labels, *weights)]}, not ({n},)")
         params = [self._param(hypers[p.name], p.ndim, shape) for p in self.program.params]
         targets, overwrites, copies = self._targets(rows, outputs, each)
-        call = self._prepare(bool(weights), 1 if self._elementwise else shape[1], each > 1)
-        if overwrites:
+        converts = any(r.dtype != self.compute for r in rows)
+        many = n >= STREAMED and not overwrites
+        call = self._prepare(bool(weights), 1 if self._elementwise else shape[1], each > 1, many)
+        if overwrites or converts:
             call = functools.partial(self._by_way_of_buffers, call, overwrites, each)
-        self._spread(
-            call, [*rows, *labels, *weights], len(rows) + len(labels), params, float(scale), targets, threads, each
-        )
+        call = self._spread(call, n, 1 if self._elementwise else shape[1], each, threads)
+        call(*rows, *labels, *params, *weights, float(scale), *targets)
         for given, made in copies:
             given[...] = made
 
     def _by_way_of_buffers(self, call: Callable[..., None], overwrites: set[int], each: int, *args: Any) -> None:
-        """Compute a few rows at a time beside the inputs, then write them over: the same code, so the same bits."""
+        """Compute a few rows at a time beside the inputs, then write them over: the same code, so the same bits.
+
+        Likewise rows of another float dtype than that of the arithmetic: a copy of all of them would be far away.
+        """
         n, cut = len(args[0]), len(args) - len(self.outputs)
-        step = max(1, BUFFER // max(1, args[0][0].size) // each) * each
+        most = BUFFER if args[0].dtype == self.compute else CONVERTED
+        step = max(1, most // max(1, args[0][0].size) // each) * each
         for start in range(0, n, step):
             stop = min(n, start + step)
-            at = slice(start, stop)
-            mine = [a[at] if isinstance(a, np.ndarray) and k not in self._per_class else a
-                    for k, a in enumerate(args[:cut])]  # fmt: skip
+            mine = self._rows(args[:cut], start, stop)
             targets = self._part(args[cut:], start, stop, each)
-            buffers = [np.empty_like(t) if k in overwrites else t for k, t in enumerate(targets)]
-            call(*mine, *buffers)
-            for k in overwrites:
-                targets[k][...] = buffers[k]
+            buffers = [
+                np.empty(t.shape, DOUBLE if self._forms[k][1] else self.compute) if k in overwrites else t
+                for k, t in enumerate(targets)
+            ]
+            with np.errstate(over="ignore"):  # what is beyond the floats of the other dtype is infinite there
+                for k in range(len(self.program.inputs)):
+                    mine[k] = mine[k].astype(self.compute, copy=False)
+                call(*mine, *buffers)
+                for k in overwrites:
+                    targets[k][...] = buffers[k]
+
+    def _rows(self, args: Sequence[Any], start: int, stop: int) -> list[Any]:
+        """Return the arguments of some rows, as the compiled function takes them."""
+        return [
+            a[start:stop] if isinstance(a, np.ndarray) and k not in self._per_class else a for k, a in enumerate(args)
+        ]
 
     def _part(self, targets: Any, start: int, stop: int, each: int) -> list[np.ndarray]:
         """Return the part of each output that belongs to some rows; `each` rows share one value."""
@@ -210,30 +236,37 @@ class Kernel:
         ]
 
     def _spread(
-        self, call: Callable[..., None], arrays: list[Any], unweighted: int, params: list[Any], scale: float,
-        targets: list[np.ndarray], threads: int | None, each: int,
-    ) -> None:  # fmt: skip
-        """Run the rows in pieces of whole sums, on several threads if there is enough to do."""
-        n = len(arrays[0])
-        work = n if self._elementwise else n * arrays[0].shape[1] ** self._depth
-        if work >= SMALL and threads is None:
-            threads = available_threads()
+        self, call: Callable[..., None], n: int, classes: int, each: int, threads: int | None
+    ) -> Callable[..., None]:
+        """Return what does n rows in pieces of whole sums, on several threads if there is enough to do."""
+        work = n if self._elementwise else n * (classes**self._depth + ROW)
         if work < SMALL or threads == 1 or n == 1:
-            call(*arrays[:unweighted], *params, *arrays[unweighted:], scale, *targets)
-            return
-        assert threads is not None
-        sums = -(-n // each)
-        pieces = min(sums, max(1, work // SMALL), 8 * threads)
+            return call
 
-        def piece(k: int) -> None:
-            start, stop = sums * k // pieces * each, min(n, sums * (k + 1) // pieces * each)
-            mine = [a[start:stop] for a in arrays]
-            mine[unweighted:unweighted] = params
-            call(*mine, scale, *self._part(targets, start, stop, each))
+        def run(*args: Any) -> None:
+            most = threads or available_threads()
+            if most == 1:
+                call(*args)
+                return
+            sums = -(-n // each)
+            ends = ends_of_pieces(sums, most, max(1, sums * PIECE // work))
+            cut = len(args) - len(self.outputs)
 
-        run_pieces(piece, pieces, threads)
+            def piece(k: int) -> None:
+                start, stop = (ends[k - 1] if k else 0) * each, min(n, ends[k] * each)
+                call(*self._rows(args[:cut], start, stop), *self._part(args[cut:], start, stop, each))
+
+            run_pieces(piece, len(ends), most)
+
+        return run
 
     # -------------------------------------------------------------- arguments
+
+    def _readable(self, array: np.ndarray) -> np.ndarray:
+        """Return the array in C order, aligned, in float32 or float64."""
+        if array.dtype.char in "fd":
+            return np.require(array, requirements=["C", "A"])
+        return self._laid_out(array)
 
     def _laid_out(self, array: np.ndarray) -> np.ndarray:
         """Return the array as the kernel reads it: in C order, aligned, in the dtype of the arithmetic."""
@@ -253,7 +286,10 @@ class Kernel:
     def _targets(
         self, rows: list[np.ndarray], outputs: Mapping[str, np.ndarray], each: int
     ) -> tuple[list[np.ndarray], set[int], list[tuple[np.ndarray, np.ndarray]]]:
-        """Return the arrays to write to, which of them are inputs themselves, and what to copy at the end."""
+        """Return the arrays to write to, which of them in the end only, and what to copy to others.
+
+        In the end only come those that are inputs themselves, and those of another float dtype.
+        """
         targets: list[np.ndarray] = []
         copies: list[tuple[np.ndarray, np.ndarray]] = []
         overwrites: set[int] = set()
@@ -265,10 +301,12 @@ class Kernel:
                 raise ShapeError(f"the output {name} has shape {given.shape}, not {shape}")
             dtype = DOUBLE if is_value else self.compute
             flags = given.flags
-            fits = given.dtype == dtype and flags.c_contiguous and flags.aligned
+            same = given.dtype == dtype
+            fits = (same or (given.dtype.char in "fd" and not is_value)) and flags.c_contiguous and flags.aligned
             shared = [row for row in rows if np.may_share_memory(row, given)]
             if fits and not shared:
                 targets.append(given)
+                overwrites |= set() if same else {number}
             elif fits and all(self._same_place(row, given) for row in shared):
                 targets.append(given)
                 overwrites.add(number)
@@ -286,10 +324,10 @@ class Kernel:
     def _is_value(name: str, per_class: bool) -> bool:
         return name == "value" and not per_class
 
-    def _prepare(self, weighted: bool, classes: int, summed: bool) -> Callable[..., None]:
+    def _prepare(self, weighted: bool, classes: int, summed: bool, many: bool) -> Callable[..., None]:
         """Return what computes some rows: call(*inputs, *labels, *params, *weight, scale, *outputs).
 
-        With `summed`, the value is one sum per `_rows_per_sum` rows.
+        With `summed`, the value is one sum per `rows_per_sum` rows; `many` rows are STREAMED or more.
         """
         raise NotImplementedError
 
@@ -308,13 +346,13 @@ class _NumbaKernel(Kernel):
 
         return emit(self.program, self.compute, form=form_of(self.program, 1 << 20))
 
-    def _rows_per_sum(self, classes: int) -> int:
+    def rows_per_sum(self, classes: int) -> int:
         if not any(is_value for _, is_value, _ in self._forms):
             return 1
-        return rows_per_sum(form_of(self.program, classes))
+        return rows_per_sum(self._form(classes))
 
-    def _prepare(self, weighted: bool, classes: int, summed: bool) -> Callable[..., None]:
-        key = weighted, form_of(self.program, classes), summed
+    def _prepare(self, weighted: bool, classes: int, summed: bool, many: bool) -> Callable[..., None]:
+        key = weighted, self._form(classes, many), summed
         if key not in self._compiled:
             with self._lock:
                 if key not in self._compiled:
@@ -358,78 +396,3 @@ class _NumbaKernel(Kernel):
             for name, per_class in self.program.outputs
         ]
         return (*inputs, *labels, *params, *weights, types.float64, *outputs)
-
-
-class _NumpyKernel(Kernel):
-    @property
-    def source(self) -> str:
-        from lossmith.kernels.emit_numpy import emit_numpy
-
-        return emit_numpy(self.program)
-
-    @functools.cached_property
-    def _function(self) -> Callable[..., Any]:
-        namespace: dict[str, Any] = {}
-        exec(compile(self.source, f"<{self.program.name}: generated NumPy code>", "exec"), namespace)
-        return namespace[function_name(self.program)]
-
-    def _prepare(self, weighted: bool, classes: int, summed: bool) -> Callable[..., None]:
-        return functools.partial(self._chunks, weighted)
-
-    def _chunks(self, weighted: bool, *args: Any) -> None:
-        program = self.program
-        inputs, labels, params, weight, scale, outputs = self._sorted(args, weighted)
-        rows = [*inputs[:1], *labels, *inputs[1:]]
-        n = len(inputs[0])
-        width = 1 if self._elementwise else inputs[0].shape[1] ** self._depth
-        step = max(1, NUMPY_CHUNK // width)
-        for start in range(0, n, step):
-            at = slice(start, min(n, start + step))
-            found = self._function(*(r[at] for r in rows), **params)
-            made = found if isinstance(found, tuple) else (found,)
-            for (name, per_class), array, target in zip(program.outputs, made, outputs, strict=True):
-                value = self._is_value(name, per_class)
-                target[at] = self._scaled(array, None if weight is None else weight[at], scale, value)
-
-    def _sorted(self, args: tuple[Any, ...], weighted: bool) -> tuple[Any, ...]:
-        program, rest = self.program, list(args)
-
-        def take(count: int) -> list[Any]:
-            taken, rest[:] = rest[:count], rest[count:]
-            return taken
-
-        inputs, labels = take(len(program.inputs)), take(len(program.labels))
-        from lossmith.kernels.printing import NUMPY_NAMES
-
-        names = [p.name for p in rowprogram.renamed(program, NUMPY_NAMES.union(self.outputs)).params]
-        params = dict(zip(names, take(len(names)), strict=True))
-        weight = take(1)[0] if weighted else None
-        (scale,) = take(1)
-        return inputs, labels, params, weight, scale, rest
-
-    def _scaled(self, array: np.ndarray, weight: np.ndarray | None, scale: float, value: bool) -> np.ndarray:
-        """Multiply by weight and scale; a weight of 0 gives 0, also of infinity and NaN."""
-        if weight is None:
-            return array if value or scale == 1.0 else array * self._float(scale)
-        with np.errstate(all="ignore"):
-            factor = weight if value else (weight * scale).astype(self.compute)
-            factor = factor.reshape(-1, *[1] * (array.ndim - 1))
-            return np.where(weight.reshape(factor.shape) == 0, 0, array * factor)
-
-
-def sum_rows(values: np.ndarray) -> float:
-    """Return the sum of an array (N,) in float64, as accurate for 10⁸ numbers as for ten, in an order of its own.
-
-    Blocks of fixed size are added pairwise, and their sums exactly.
-    """
-    values = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
-    with np.errstate(all="ignore"):  # infinities of both signs are NaN, without a warning
-        if values.size <= SUM_BLOCK:
-            return float(np.add.reduce(values))
-        whole = values.size // SUM_BLOCK * SUM_BLOCK
-        sums = np.add.reduce(values[:whole].reshape(-1, SUM_BLOCK), axis=1).tolist()
-        sums.append(float(np.add.reduce(values[whole:])))
-        try:
-            return math.fsum(sums)
-        except (OverflowError, ValueError):  # such infinities, or a sum beyond the largest float
-            return float(np.add.reduce(sums))

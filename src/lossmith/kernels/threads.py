@@ -103,3 +103,14 @@ def run_pieces(work: Callable[[int], None], count: int, threads: int) -> None:
     _pool.invite(job, min(threads, count) - 1)
     job.help()
     job.wait()
+
+
+def ends_of_pieces(count: int, threads: int, least: int) -> list[int]:
+    """Return where the pieces of a batch end: large ones first, for few calls, then small ones, to end together."""
+    ends: list[int] = []
+    done = 0
+    while done < count:
+        left = count - done
+        done += min(left, max(least, left // (2 * threads)))
+        ends.append(done)
+    return ends

@@ -8,13 +8,18 @@ becomes a branch. The price is this pair of small classes, `Number` and `Bits`.
 
 from __future__ import annotations
 
+import functools
+import platform
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from llvmlite.binding import get_host_cpu_features
+from numba.core import cgutils, types
+
+from .lanes import widened
 
 # floor(log(2)·2**160), from mpmath.
 LOG_2 = Fraction(0xB17217F7D1CF79ABC9E3B39803F2F6AF40F34326, 2**160)
@@ -62,6 +67,17 @@ FORMATS = {
 }
 
 
+@functools.cache
+def _has_avx512() -> bool:
+    """Whether this processor has the vectors of 512 bits that x86 calls AVX-512."""
+    return bool(get_host_cpu_features().get("avx512f", False))
+
+
+@functools.cache
+def _is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
 class _Value:
     """A value of the program being compiled; constants next to it take its type."""
 
@@ -73,7 +89,15 @@ class _Value:
         self.node = node
 
     def operand(self, other: _Value | float) -> Any:
-        return other.node if isinstance(other, _Value) else ir.Constant(self.node.type, other)
+        if isinstance(other, _Value):
+            return other.node
+        kind = self.node.type
+        return ir.Constant(kind, [other] * kind.count if isinstance(kind, ir.VectorType) else other)
+
+    def of_lanes(self, element: Any) -> Any:
+        """Return the type with as many lanes as this value of another element type."""
+        kind = self.node.type
+        return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
 
 
 class Bits(_Value):
@@ -108,7 +132,7 @@ class Bits(_Value):
         return self._make(self.builder.select(condition, self.operand(yes), self.operand(no)))
 
     def number(self) -> Number:
-        node = self.builder.bitcast(self.node, self.format.float_type)
+        node = self.builder.bitcast(self.node, self.of_lanes(self.format.float_type))
         return Number(self.builder, self.format, node)
 
 
@@ -119,6 +143,23 @@ class Number(_Value):
 
     def _make(self, node: Any) -> Number:
         return Number(self.builder, self.format, node)
+
+    def operand(self, other: _Value | float) -> Any:
+        """Return the node of a value; of a constant, one that stays in a register throughout a loop.
+
+        Numba's machine code takes two instructions to get a constant from memory, its address being of 64 bits. LLVM
+        thinks that as cheap as a register, and does it in every round; so it is not told that it is a constant.
+        """
+        node = super().operand(other)
+        if isinstance(other, _Value) or other == 0.0 or not _is_x86():
+            return node
+        scalar = self.format.float_type
+        fence = ir.FunctionType(scalar, [scalar])
+        hidden = self.builder.call(
+            self.builder.module.declare_intrinsic("llvm.arithmetic.fence", [scalar], fence),
+            [ir.Constant(scalar, other)],
+        )
+        return widened(self.builder, hidden, self.node.type)
 
     def __add__(self, other: Number | float) -> Number:
         return self._make(self.builder.fadd(self.node, self.operand(other)))
@@ -131,6 +172,9 @@ class Number(_Value):
 
     def __mul__(self, other: Number | float) -> Number:
         return self._make(self.builder.fmul(self.node, self.operand(other)))
+
+    def __truediv__(self, other: Number) -> Number:
+        return self._make(self.builder.fdiv(self.node, other.node))
 
     def __rtruediv__(self, other: float) -> Number:
         return self._make(self.builder.fdiv(self.operand(other), self.node))
@@ -168,7 +212,11 @@ class Number(_Value):
     def call(self, name: str, *others: Number | float, flags: tuple[str, ...] = ()) -> Number:
         kind = self.node.type
         signature = ir.FunctionType(kind, [kind] * (1 + len(others)))
-        function = self.builder.module.declare_intrinsic(name, [kind], signature)
+        if isinstance(kind, ir.VectorType):
+            element = "f32" if self.format.name == "float32" else "f64"
+            function = cgutils.get_or_insert_function(self.builder.module, signature, f"{name}.v{kind.count}{element}")
+        else:
+            function = self.builder.module.declare_intrinsic(name, [kind], signature)
         operands = [self.node, *map(self.operand, others)]
         return self._make(self.builder.call(function, operands, fastmath=flags))
 
@@ -176,6 +224,31 @@ class Number(_Value):
         """Choose between two floats of this one's type."""
         return self._make(self.builder.select(condition, self.operand(yes), self.operand(no)))
 
+    def times_power_of_two(self, exponent: Number) -> Number | None:
+        """Return self·2**exponent, rounded once, if the processor has an instruction for it; exponent an integer."""
+        kind, length = self.node.type, 64 // (self.format.int_type.width // 8)
+        if not isinstance(kind, ir.VectorType) or kind.count % length or not _has_avx512():
+            return None
+        suffix, mask = ("ps", ir.IntType(16)) if self.format.name == "float32" else ("pd", ir.IntType(8))
+        part = ir.VectorType(kind.element, length)
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(part, [part, part, part, mask, ir.IntType(32)]),
+            f"llvm.x86.avx512.mask.scalef.{suffix}.512",
+        )
+        rest = [ir.Constant(part, ir.Undefined), ir.Constant(mask, -1), ir.Constant(ir.IntType(32), 4)]
+        parts: list[Any] = []
+        for start in range(0, kind.count, length):
+            order = ir.Constant(ir.VectorType(ir.IntType(32), length), list(range(start, start + length)))
+            x, n = (self.builder.shuffle_vector(v.node, v.node, order) for v in (self, exponent))
+            parts.append(self.builder.call(function, [x, n, *rest]))
+        while len(parts) > 1:
+            both = ir.Constant(
+                ir.VectorType(ir.IntType(32), 2 * parts[0].type.count), list(range(2 * parts[0].type.count))
+            )
+            parts = [self.builder.shuffle_vector(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return self._make(parts[0])
+
     def bits(self) -> Bits:
-        node = self.builder.bitcast(self.node, self.format.int_type)
+        node = self.builder.bitcast(self.node, self.of_lanes(self.format.int_type))
         return Bits(self.builder, self.format, node)

@@ -42,8 +42,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
+from functools import cache
 from typing import Any, TypeAlias, TypeVar, dataclass_transform
 from weakref import WeakValueDictionary
+
+from lossmith.language.budget import LOOKING, MAKING, spend
 
 Number: TypeAlias = int | Fraction | float
 
@@ -57,6 +60,7 @@ class _Interned(type):
     """Equal arguments give the same object; numbers equal in value but not in type stay apart."""
 
     def __call__(cls, *args: Any) -> Any:
+        spend(MAKING)
         key = (cls, *args, *(type(a) for a in args if not isinstance(a, Node)))
         with _LOCK:
             node = _TABLE.get(key)
@@ -269,11 +273,10 @@ def level_of(binder: Binder) -> int:
 
 def children(node: Node) -> tuple[Node, ...]:
     """Return the nodes directly below `node`, in the order of its fields."""
+    spend(LOOKING)
     found: list[Node] = []
-    for f in fields(node):
-        if not f.init:
-            continue
-        value = getattr(node, f.name)
+    for name in _field_names(type(node)):
+        value = getattr(node, name)
         if isinstance(value, Node):
             found.append(value)
         elif isinstance(value, tuple):
@@ -281,10 +284,15 @@ def children(node: Node) -> tuple[Node, ...]:
     return tuple(found)
 
 
+@cache
+def _field_names(cls: type[Node]) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls) if f.init)
+
+
 def _plain_fields(node: Node) -> list[Any]:
     if isinstance(node, Free):  # no uid: the order of terms must not depend on how many indices came before
         return [node.name]
-    values = (getattr(node, f.name) for f in fields(node) if f.init)
+    values = (getattr(node, name) for name in _field_names(type(node)))
     return [v if not isinstance(v, tuple) else len(v) for v in values if not isinstance(v, Node)]
 
 

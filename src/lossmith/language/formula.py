@@ -10,8 +10,11 @@ import numpy as np
 
 from lossmith.language.expr import Expr, Free
 
-Domain: TypeAlias = Literal["real", "unit", "simplex", "sign", "nonnegative", "positive"]
+Domain: TypeAlias = Literal["real", "unit", "simplex", "sign", "nonnegative", "positive", "above -1"]
 Kind: TypeAlias = Literal["row", "elementwise", "vector"]
+
+DIRECTION = "v"
+"""The name of the row that a Hessian-vector product multiplies."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Role:
     """What an argument of a loss is: differentiable scores, the label, or targets; and where its values lie.
 
     Domains: "real"; "unit" is [0, 1]; "simplex" is a distribution over the classes; "sign" is {−1, +1};
-    "nonnegative" is [0, ∞); "positive" is (0, ∞).
+    "nonnegative" is [0, ∞); "positive" is (0, ∞); "above -1" is (−1, ∞), what log(1 + s) is for.
     """
 
     kind: Literal["scores", "label", "targets"]

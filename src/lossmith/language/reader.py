@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from lossmith.errors import FormulaError
 from lossmith.language import source
+from lossmith.language.budget import within_budget
 from lossmith.language.expr import Size
 from lossmith.language.formula import ROLES_BY_NAME, Formula, Hyperparameter, Input, Role
 from lossmith.language.operations import OPERATIONS, REDUCTIONS
@@ -58,6 +59,7 @@ _COMPARISONS: dict[type[ast.cmpop], str] = {
 }
 
 
+@within_budget("reading it", share=0.3)
 def read(text: str, /, **keywords: Keyword) -> Formula:
     """Return the formula that a text describes.
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from lossmith.errors import FormulaError
 from lossmith.language import build
+from lossmith.language.budget import within_budget
 from lossmith.language.expr import (
     ArgReduce,
     ClassNumber,
@@ -52,6 +53,7 @@ OUTPUT = named("i")
 """The index of a vector function's components."""
 
 
+@within_budget("reading it", share=0.3)
 def trace(function: Callable[..., Any], hyper_ndims: Mapping[str, int] | None = None) -> Formula:
     """Return the formula that a function of one sample computes.
 
@@ -198,7 +200,10 @@ def _locals_at_return(function: Callable[..., Any]) -> Generator[dict[str, Any]]
     try:
         yield seen
     finally:
-        sys.setprofile(before)
+        if before is None or callable(before):
+            sys.setprofile(before)
+        else:  # a profiler in C, such as cProfile's
+            before.enable()
 
 
 def _located(error: FormulaError, function: Callable[..., Any]) -> FormulaError:

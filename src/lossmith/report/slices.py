@@ -121,6 +121,8 @@ def span_of(loss: Loss, binary: bool = False) -> tuple[float, float]:
         return 0.0, 1.0
     if score_input(loss).role.domain in ("nonnegative", "positive"):
         return 0.0, 6.0
+    if score_input(loss).role.domain == "above -1":
+        return -0.95, 6.0
     if loss.kind == "elementwise" and loss.link is None and not binary and loss.target_domain == "real":
         return -3.0, 3.0
     return -6.0, 6.0

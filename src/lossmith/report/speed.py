@@ -182,6 +182,8 @@ def _random_argument(item: Input, shape: tuple[int, ...], random: np.random.Gene
             found = np.where(normal > 0, 1.0, -1.0)
         case "nonnegative" | "positive":
             found = np.exp(normal)
+        case "above -1":
+            found = np.expm1(normal)
         case _:
             found = normal
     return found.astype(dtype)

@@ -1,0 +1,228 @@
+"""How loops over the classes of one row are written in vectors: whole ones, and at the end of the row a part of one.
+
+A loop that holds another, or calls what has no vector form, stays a loop over single classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from lossmith.kernels.emit_folds import START, FoldWriter
+from lossmith.kernels.rowprogram import (
+    Each,
+    Fold,
+    Let,
+    Load,
+    Loop,
+    Op,
+    Param,
+    Position,
+    Ref,
+    RowProgram,
+    Stmt,
+    Value,
+    in_vectors,
+    operands,
+    subvalues,
+)
+from lossmith.kernels.schedule import CHEAP
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lossmith.kernels.schedule import Schedule
+
+BLOCK = 1024
+"""How many classes are summed in the dtype of the kernel before the sum goes on in float64: the rounding error of a
+sum does not grow with the number of classes then."""
+
+VECTOR_BYTES = 64
+IN_FLIGHT = 4
+"""How many registers of a processor a vector fills: while one waits for its last result, another is worked on."""
+
+LANES = {"add_lanes", "as_floats", "first_lanes", "load", "load_some", "max_lanes", "min_lanes", "places", "spread",
+         "square_root", "store", "store_some", "will_read", "will_write"}  # fmt: skip
+TURNING = {"rows_in", "rows_out"}
+"""The functions of lanes.py and turning.py that loops are written with."""
+
+GATHERED = {"nan": "_max", "argmax": "_best", "argmin": "_best"}
+"""What is added to the name of a fold to name what its loop gathers."""
+
+
+class VectorWriter(FoldWriter):
+    """Writes loops over classes, a vector at a time."""
+
+    dtype: np.dtype
+    schedule: Schedule
+    program: RowProgram
+    longest: Loop | None
+    """The loop in which most is done."""
+    next_row = "(i + U(1))"
+    """What is worked on after the row i."""
+    blocks = True
+    """Whether rows may be longer than a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes = 0  # the length of the vectors of the loop that is being written, 0 in a loop over single classes
+        self.in_part = False  # whether the last vector is being written, which has `left` lanes
+
+    def is_condition(self, name: str) -> bool:
+        """Whether a name stands for true or false."""
+        raise NotImplementedError
+
+    def body(self, body: Iterable[Stmt]) -> None:
+        """Write statements."""
+        raise NotImplementedError
+
+    def place(self, name: str) -> tuple[str, str]:
+        """Return the array in which a row of numbers is kept, and the place at which the row begins, "" for 0."""
+        raise NotImplementedError
+
+    def fits_vectors(self, loop: Loop) -> bool:
+        """Whether a loop can be written in vectors."""
+        if loop.depth or not in_vectors(loop):
+            return False
+        named = {s.name for s in loop.body if isinstance(s, Let)}
+        named |= {v.name for s in loop.body for o in operands(s) for v in subvalues(o) if isinstance(v, Ref)}
+        return not any(self.is_condition(name) for name in named.intersection(self.schedule.kept))
+
+    def loop_in_vectors(self, loop: Loop) -> None:
+        folds = [s for s in loop.body if isinstance(s, Fold)]
+        sums = [f.name for f in folds if f.op == "sum"]
+        blocked = bool(sums) and self.blocks
+        width = self.width()
+        for fold in folds:
+            if fold.op == "sum" and blocked:
+                self.put(f"{fold.name}_sum = 0.0")
+            else:
+                self.start_lanes(fold, width)
+        if blocked:
+            self.put(f"for block in range(U(0), K, U({BLOCK})):")
+            self.indent += 1
+            for fold in folds:
+                if fold.op == "sum":
+                    self.start_lanes(fold, width)
+            self.put(f"stop = min(block + U({BLOCK}), K)")
+        start, stop = ("block", "stop") if blocked else ("U(0)", "K")
+        self.put(f"left = {stop} % U({width})")
+        self.put(f"for k in range({start}, {stop} - left, U({width})):")
+        self.vector(loop, width, part=False)
+        self.put("if left:")
+        self.put(f"    k = {stop} - left")
+        self.vector(loop, width, part=True)
+        if blocked:
+            for name in sums:
+                self.put(f"{name}_sum += {self.vec('add_lanes', f'{name}_lanes')}")
+            self.indent -= 1
+        for fold in folds:
+            if fold.op != "sum" or not blocked:
+                how = {"sum": "add_lanes", "min": "min_lanes", "argmin": "min_lanes"}.get(fold.op, "max_lanes")
+                self.put(f"{fold.name}{GATHERED.get(fold.op, '')} = {self.vec(how, f'{fold.name}_lanes')}")
+            self.finish(fold, blocked, loop)
+
+    def width(self) -> int:
+        """Return the length of vectors: where rows are long, so that several parts of one are worked on at a time."""
+        return VECTOR_BYTES // self.dtype.itemsize * (IN_FLIGHT if self.blocks else 1)
+
+    def start_lanes(self, fold: Fold, width: int) -> None:
+        start = START.get(fold.op, "F(0)")
+        self.put(f"{fold.name}_lanes = {self.vec('spread', f'{start}, {width}')}")
+
+    def vector(self, loop: Loop, width: int, part: bool) -> None:
+        """Write what is done with one vector; `part` of one if it is the last."""
+        outer, self.known = self.known, set(self.known)
+        self.lanes, self.in_part = width, part
+        self.depth, self.indent = 1, self.indent + 1
+        if loop is self.longest and not part:
+            self.look_ahead(f"{self.next_row} * K + k")
+        self.fetch_vectors(loop)
+        self.body(loop.body)
+        self.depth, self.indent = 0, self.indent - 1
+        self.lanes, self.in_part = 0, False
+        self.known = outer
+
+    def look_ahead(self, at: str) -> None:
+        """Fetch what comes after these rows, while the most is done with this one."""
+        lines = max(1, self.lanes * self.dtype.itemsize // VECTOR_BYTES)
+        for line in range(lines):
+            there = f"{at} + U({line * VECTOR_BYTES // self.dtype.itemsize})" if line else at
+            for name in self.program.inputs:
+                self.put(self.vec("will_read", f"{name}, {there}"))
+            for name in (name for name, per_class in self.program.outputs if per_class):
+                self.put(self.vec("will_write", f"{name}, {there}"))
+
+    def fetch_vectors(self, loop: Loop) -> None:
+        """Read what a loop looks at."""
+        values = [v for s in loop.body for o in operands(s) for v in subvalues(o)]
+        own = [v for v in values if isinstance(v, Load | Param | Position) and v.index == Each(0)]
+        made = {s.name for s in loop.body if isinstance(s, Let)}
+        kept = [v.name for v in values if isinstance(v, Ref) and v.indices == (Each(0),) and v.name not in made]
+        if self.in_part and any(isinstance(s, Fold) for s in loop.body):
+            self.put(f"live = {self.vec('first_lanes', f'left, {self.lanes}')}")
+        for name in dict.fromkeys(v.input for v in own if isinstance(v, Load)):
+            self.put(f"{name}_lanes = {self.read_vector(name, 'i * K + k')}")
+        for name in dict.fromkeys(v.name for v in own if isinstance(v, Param)):
+            self.put(f"{name}_lanes = {self.read_vector(name, 'k')}")
+        if any(isinstance(v, Position) for v in own):
+            self.put(f"k_lanes = {self.vec('places', f'k, {self.lanes}')}")
+        for name in dict.fromkeys(kept):
+            array, start = self.place(name)
+            self.put(f"{name} = {self.read_vector(array, f'{start} + k' if start else 'k')}")
+            self.known.add(name)
+
+    def read_vector(self, array: str, at: str) -> str:
+        if self.in_part:
+            return self.vec("load_some", f"{array}, {at}, {self.lanes}, left")
+        return self.vec("load", f"{array}, {at}, {self.lanes}")
+
+    def write_vector(self, array: str, start: str, text: str, value: Value | None) -> None:
+        if value is not None and not varies(value):
+            text = self.vec("spread", f"{text}, {self.lanes}")
+        at = f"{start} + k" if start else "k"
+        if self.in_part:
+            self.put(self.vec("store_some", f"{array}, {at}, {text}, left"))
+        else:
+            self.put(self.vec("store", f"{array}, {at}, {text}"))
+
+    def gather_lanes(self, fold: Fold) -> None:
+        name, value, start = f"{fold.name}_lanes", self.text(fold.value), START.get(fold.op, "F(0)")
+        if fold.where is not None:
+            value = self.vec("select", f"{self.text(fold.where)}, {value}, {start}")
+        if self.in_part:
+            value = self.vec("select", f"live, {value}, {start}")
+        if fold.op == "sum":
+            value = self.text_of_sum(name, value, fold)
+        else:
+            value = self.vec("minimum" if fold.op in ("min", "argmin") else "maximum", f"{name}, {value}")
+        self.put(f"{name} = {value}")
+
+    def text_of_sum(self, name: str, value: str, fold: Fold) -> str:
+        atom = self.in_part or fold.where is not None or value.isidentifier() or value.endswith(")")
+        return f"{name} + {value}" if atom else f"{name} + ({value})"
+
+    def vector_leaf(self, value: Value) -> str | None:
+        """Return the name of a vector, None for a number."""
+        match value:
+            case Load(name, Each(0)) | Param(name, Each(0)):
+                return f"{name}_lanes"
+            case Position(Each(0)):
+                return "k_lanes"
+            case _:
+                return None
+
+
+def varies(value: Value) -> bool:
+    """Whether a value of a loop over classes differs from class to class."""
+    return any(
+        (isinstance(v, Ref) and bool(v.indices) and v.indices[0] == Each(0))
+        or (isinstance(v, Load | Param | Position) and v.index == Each(0))
+        for v in subvalues(value)
+    )
+
+
+def operations(loop: Loop) -> int:
+    """Count the operations of a loop, dear ones many times."""
+    values = [v for s in loop.body for o in operands(s) for v in subvalues(o)]
+    return sum(1 if v.op in CHEAP else 10 for v in values if isinstance(v, Op))
