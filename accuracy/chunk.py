@@ -15,7 +15,7 @@ from flint import arb, ctx
 
 from accuracy.confirm import as_mpf, confirm
 from accuracy.draw import Rows, draw
-from accuracy.judge import EXACT_ULP, Exact, Place, Worst, limits_by_distance, relative_errors, stacked, ulp_errors
+from accuracy.judge import Exact, Place, Worst, limits_by_distance, relative_errors, stacked, ulp_errors
 from accuracy.oracle import (
     DIRECTION,
     FAR,
@@ -33,14 +33,14 @@ from accuracy.program import MOST_BITS, largest, settled
 from lossmith import Loss
 from lossmith.check.arithmetic import context, exactly
 from lossmith.check.interpreter import Sample, evaluate
-from lossmith.check.promise import UNITS, Promise, base_limit, is_shift_invariant
+from lossmith.check.promise import EXACT, UNITS, Promise, base_limit, is_shift_invariant
 from lossmith.evaluation import BACKEND
 from lossmith.language.expr import Bound, Reduce, Softmax, level_of, walk
 from lossmith.language.formula import Formula, Input, Role
 
 PRECISIONS = ("fast", "exact")
 NEAR = 1800.0
-CLOSE = 0.75
+CLOSE = {"fast": 0.75, "exact": 1.0}
 """Up to this share of the cheap limits, the full one is not worked out."""
 _REPORTED = 5
 """So many broken promises of one output are described in full."""
@@ -54,14 +54,14 @@ class _Promise(Promise):
         for k, steps in super()._steps(item, sample, u):
             yield k, [more * step for step in steps]
 
-    def _changed(self, sample: Sample, u: float) -> Iterator[list[Sample]]:
+    def _changed(self, sample: Sample, u: float, order: int) -> Iterator[list[Sample]]:
         """Yield, for rows of which not every score is changed by itself, also all of them changed together."""
-        yield from super()._changed(sample, u)
+        yield from super()._changed(sample, u, order)
         if sample.K > MANY:
             (item,) = self.formula.of_role("scores")
             row = [exactly(x, context(60)) for x in sample.rows[item.name]]
             origin = max(row) if item.name in self.invariant else 0
-            both = [[x + 2 * sign * u * (x - origin) if abs(x) < FAR else x for x in row] for sign in (1, -1)]
+            both = [[x + 2 * sign * u * order * (x - origin) if abs(x) < FAR else x for x in row] for sign in (1, -1)]
             yield [replace(sample, rows={**sample.rows, item.name: changed}) for changed in both]
 
 
@@ -253,11 +253,17 @@ class Chunk:
             decided = decided & self.finite[:, None]
         errors = np.where(decided, errors, 0.0)
         spoilt = np.zeros(errors.shape, dtype=bool)
-        if precision == "exact":
-            limits = np.full(errors.shape, EXACT_ULP[dtype])
-            shares = errors / limits
-        else:
-            limits, shares, spoilt = self._fast(got, exact, errors, at, blocks[output], dtype)
+        second = output in ("hessian_diag", "hvp")
+        limits, shares = self._cheap(got, exact, errors, at, dtype, precision)
+        finite = np.isfinite(got) & np.isfinite(exact.high)
+        spoilt = finite & (shares > 1)
+        for row, column in zip(*np.nonzero(finite & (shares > CLOSE[precision])), strict=True):
+            k = None if at is None or self.single else int(at[row, column])
+            explained = self._explained(int(row), blocks[output][int(column)], k, dtype, precision, second)
+            limits[row, column] = max(limits[row, column] if precision == "exact" else 0.0, explained)
+            # Beside a kink where the result is 0, the other slope is infinitely many units off.
+            infinite = math.isinf(limits[row, column])
+            shares[row, column] = 0.0 if infinite else errors[row, column] / limits[row, column]
 
         def largest(figures: np.ndarray) -> Place:
             where = np.unravel_index(np.argmax(figures), figures.shape)
@@ -277,33 +283,25 @@ class Chunk:
         undecided = int(exact.undecided.sum())
         return Worst(int(decided.sum()), *worst, int(spoilt.sum()), undecided, len(broken_at))
 
-    # -------------------------------------------------------------- what "fast" promises
+    # -------------------------------------------------------------- what is promised
 
-    def _fast(
-        self, got: np.ndarray, exact: Exact, errors: np.ndarray, at: np.ndarray | None, columns: list[int], dtype: str
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the limits, the shares of them, and which numbers rounding the inputs spoils.
+    def _cheap(
+        self, got: np.ndarray, exact: Exact, errors: np.ndarray, at: np.ndarray | None, dtype: str, precision: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return limits that are easily had, and the shares of them.
 
-        The limit of lossmith.check.promise takes many exact results; it is worked out where the cheap ones do not do.
+        The limit of lossmith.check.promise takes many exact results; it is worked out where these do not do.
         """
-        limits = np.full(errors.shape, float(base_limit(self.job.K)))
+        base = EXACT[dtype][0] if precision == "exact" else float(base_limit(self.job.K))
+        limits = np.full(errors.shape, base)
         shares = errors / limits
-        if self._steepness:
+        if precision == "fast" and self._steepness:
             scores = self.rows.inputs[self.scores.name]
             relative, promised = relative_errors(got, exact), limits_by_distance(scores, self._steepness)
             promised = promised.min(axis=1, keepdims=True) if at is None else np.take_along_axis(promised, at, axis=1)
             nearer = relative / promised < shares
             limits, shares = np.where(nearer, promised, limits), np.where(nearer, relative / promised, shares)
-        finite = np.isfinite(got) & np.isfinite(exact.high)
-        spoilt = finite & (shares > 1)
-        for row, column in zip(*np.nonzero(finite & (shares > CLOSE)), strict=True):
-            k = None if at is None or self.single else int(at[row, column])
-            explained = self._explained(int(row), columns[int(column)], k, dtype)
-            limits[row, column] = max(base_limit(self.job.K), explained)
-            # Beside a kink where the result is 0, the other slope is infinitely many units off.
-            infinite = math.isinf(limits[row, column])
-            shares[row, column] = 0.0 if infinite else errors[row, column] / limits[row, column]
-        return limits, shares, spoilt
+        return limits, shares
 
     @cached_property
     def _steepness(self) -> float:
@@ -328,7 +326,7 @@ class Chunk:
         sample = Sample(rows, 1 if self.formula.of_role("label") else None, hypers, 3)
         return frozenset([self.scores.name] if is_shift_invariant(self.formula, self.scores.name, sample) else [])
 
-    def _explained(self, row: int, column: int, k: int | None, dtype: str) -> float:
+    def _explained(self, row: int, column: int, k: int | None, dtype: str, precision: str, second: bool) -> float:
         """Return the limit of lossmith.check.promise, which counts what rounding the inputs changes."""
         inputs = tuple(self._as_targets(i) for i in self.formula.inputs)
         if self.job.product:
@@ -348,7 +346,8 @@ class Chunk:
         if k is not None:
             sample = sample.at(j=k)
         promise = _Promise(replace(self.formula, inputs=inputs), self._invariant)
-        return float(promise.limit(value_at, sample, value_at(sample), dtype))
+        exact = value_at(sample)
+        return float(promise.limit(value_at, sample, exact, dtype, second=second, precision=precision))
 
     def _as_targets(self, item: Input) -> Input:
         soft = item.role.kind == "label" and self.rows.soft

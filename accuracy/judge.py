@@ -11,9 +11,6 @@ import numpy as np
 from accuracy.oracle import UNDECIDED, Parts
 from lossmith.check.promise import base_limit, roundoff
 
-EXACT_ULP = {"float32": 1.0, "float64": 4.0}
-"""What precision="exact" promises."""
-
 
 @dataclass(frozen=True)
 class Exact:

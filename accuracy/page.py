@@ -100,7 +100,7 @@ def page(totals: Totals, command: str, seed: int) -> str:
         numbers=_count(sum(w.numbers for w in every)),
     )
     parts = [head, machine(totals, seed), "## Broken promises\n", broken(totals), "## Overview\n", summary(totals)]
-    parts += ["## Every loss\n", LEGEND.format(close=CLOSE)]
+    parts += ["## Every loss\n", LEGEND.format(close=CLOSE["fast"])]
     for loss in dict.fromkeys(key[0] for key in totals.worst):
         parts += [f"### {loss}\n", details(totals, loss)]
     return "\n".join(parts).rstrip() + "\n"

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from lossmith.calculus.cases import split_cases
+from lossmith.calculus.centred import centred
 from lossmith.calculus.differentiate import Trail, differentiate
 from lossmith.calculus.hessian import LowRank, separate
 from lossmith.calculus.logforms import in_logarithms
@@ -140,7 +141,7 @@ def hessian_product(formula: Formula, name: str) -> Expr:
     result = second_derivative(formula, name, spell=False).result
     if formula.kind == "elementwise":
         return mul(result, Entry(DIRECTION, None))
-    return _product(result, J, K, J)
+    return centred(_product(result, J, K, J), formula.expr, name)
 
 
 def _product(matrix: Expr, row: Free, column: Free, kept: Free) -> Expr:

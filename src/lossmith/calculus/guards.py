@@ -6,6 +6,7 @@ import math
 
 from lossmith.calculus.simplify import bottom_up
 from lossmith.language.build import (
+    add,
     call,
     coefficient,
     compare,
@@ -13,6 +14,7 @@ from lossmith.language.build import (
     div,
     is_indicator,
     mul,
+    power,
     where,
 )
 from lossmith.language.expr import (
@@ -35,6 +37,9 @@ from lossmith.language.expr import (
     children,
     walk,
 )
+from lossmith.language.formula import DIRECTION
+
+TWO = const(2)
 
 
 def guarded(expr: Expr, targets: frozenset[str], scores: frozenset[str] = frozenset()) -> Expr:
@@ -43,8 +48,14 @@ def guarded(expr: Expr, targets: frozenset[str], scores: frozenset[str] = frozen
     def step(e: Expr) -> Expr:
         if isinstance(e, Add):
             return _dominated(e, targets)
+        if isinstance(e, Call) and e.function == "maximum":
+            return _of_difference(e, scores)
         if not isinstance(e, Mul):
             return e
+        for rewrite in PRODUCT_GUARDS:
+            new = rewrite(e)
+            if new is not None:
+                return new
         for f in e.factors:
             rest = mul(*(g for g in e.factors if g is not f))
             if is_indicator(f) and not isinstance(f, Const) and may_be_infinite(rest, targets):
@@ -80,6 +91,89 @@ def _dominated(e: Add, targets: frozenset[str]) -> Expr:
             limit = math.inf if number > 0 else -math.inf
             return where(compare("==", part, const(math.inf)), const(limit), e)
     return e
+
+
+def _of_difference(e: Call, scores: frozenset[str]) -> Expr:
+    """Let max(0, s_k − s_y + Δ) be 0 where both are −∞: a class of −∞ contributes nothing.
+
+    The difference is NaN there. What is NaN in the row itself is found apart from this.
+    """
+    a = next((part for part in e.args if isinstance(part, Add)), ZERO)
+    if ZERO in e.args and a is not ZERO:
+        entries = [n for n in walk(a) if isinstance(n, Entry) and n.name in scores]
+        if len(entries) > 1:
+            return where(compare(">", a, ZERO), a, ZERO)
+    return e
+
+
+def _scaled_square(e: Mul) -> Expr | None:
+    """Write r²/2 as (r/2)·r: r² leaves the range of floats first."""
+    if len(e.factors) != 2 or not isinstance(e.factors[0], Const):
+        return None
+    number, square = e.factors
+    if not (isinstance(square, Pow) and square.exponent is TWO and 0 < abs(number.value) < 1):
+        return None
+    return mul(Held(mul(number, square.base)), square.base)
+
+
+def _vanishing_together(e: Mul) -> Expr | None:
+    """Write q^(γ−1)·p·f as q^γ·(p/q)·f, and q^(γ−2)·p·f as q^γ·(p/q)·(f/q).
+
+    p and f vanish with q = 1 − p_y: q^(γ−2) leaves the range of floats where the whole does not.
+    """
+    for f in e.factors:
+        if not (isinstance(f, Pow) and isinstance(f.exponent, Add)):
+            continue
+        times = next((n for n in (1, 2) if const(-n) in f.exponent.terms), 0)
+        others = [g for g in e.factors if g is not f]
+        p = next((g for g in others if isinstance(g, Call) and g.function == "exp"), None)
+        rest = mul(*(g for g in others if g is not p))
+        if not times or p is None:
+            continue
+        if times == 2:
+            rest = _over(rest, f.base)
+            if rest is None:
+                continue
+        share = where(compare("==", p, ZERO), ZERO, Held(div(p, f.base)))
+        return call("scaled", share, mul(power(Held(f.base), add(f.exponent, const(times))), rest))
+    return None
+
+
+def _over(e: Expr, q: Expr) -> Expr | None:
+    """Return e/q, a factor of every term of e divided: the quotient of the whole would underflow before."""
+    parts = q.factors if isinstance(q, Mul) else (q,)
+    if isinstance(e, Add):
+        terms = [_over(t, q) for t in e.terms]
+        return Held(add(*(t for t in terms if t is not None))) if None not in terms else None
+    if isinstance(e, Call) and e.function == "scaled":
+        divided = _over(e.args[1], q)
+        return None if divided is None else call("scaled", e.args[0], divided)
+    if not isinstance(e, Mul):
+        return Held(div(e, q)) if isinstance(e, Held) else None
+    if any(isinstance(f, Held) and f in parts for f in e.factors):
+        return div(e, q)
+    for f in e.factors:
+        inner = f.body if isinstance(f, Held) else f
+        divided = _over(inner, q) if isinstance(inner, Add) else None
+        if divided is not None:
+            return mul(divided, *(g for g in e.factors if g is not f))
+    vanishing = next((f for f in e.factors if isinstance(f, Held) and may_be_infinite(f, frozenset())), None)
+    return (
+        div(e, q) if vanishing is None else mul(Held(div(vanishing, q)), *(f for f in e.factors if f is not vanishing))
+    )
+
+
+def _twice_divided(e: Mul) -> Expr | None:
+    """Write v·p⁻² as v/p/p: p² is subnormal, or 0, where p is not."""
+    if len(e.factors) != 2 or not isinstance(e.factors[0], Entry):
+        return None
+    v, square = e.factors
+    if isinstance(square, Pow) and isinstance(square.base, Entry) and square.exponent is const(-2):
+        return Held(div(Held(div(v, square.base)), square.base)) if v.name == DIRECTION else None
+    return None
+
+
+PRODUCT_GUARDS = (_scaled_square, _vanishing_together, _twice_divided)
 
 
 def _is_sigmoid(f: Expr) -> bool:

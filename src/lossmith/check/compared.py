@@ -291,7 +291,8 @@ class Comparison:
 
         def limit(dtype: str) -> float:
             if dtype not in limits:  # the same for every back end
-                limits[dtype] = promise.limit(value_at, row.sample, exact, dtype)
+                second = output in ("hessian_diag", "hvp")
+                limits[dtype] = promise.limit(value_at, row.sample, exact, dtype, second=second)
             return limits[dtype]
 
         ours, wrong = dict[str, float](), set[str]()

@@ -2,12 +2,16 @@
 
 A result has at most 8 units of roundoff u of error, log2 K more for the sums, and what rounding the
 inputs explains: changing s_k − m, the distance to the largest score, by a relative 2u, scores that
-are no distances by 4u, targets by 8u, hyperparameters by 2u. For a softmax probability p_k that is
+are no distances by 4u, targets and hyperparameters by 8u. For a softmax probability p_k that is
 the 8 + |s_k − m| of the design, up to a factor of 2; for p_k − t_k, where no algorithm gets all
-digits, it is what cancellation costs; beside a kink it is the other slope. The limit is stated in
+digits, it is what cancellation costs; beside a kink it is the other slope. A second derivative is
+derived twice, and its scores change by twice as much. The limit is stated in
 units in the last place: n units of roundoff are at most n of those. Among subnormal numbers, where
 exp itself has lost its digits, it is n times the smallest one for every unit of distance: what is
 lost there is multiplied by logarithms afterwards.
+
+With precision="exact" a result has 1 ulp of error (float32) or 4 (float64), more only where such a change
+of the inputs in the wider arithmetic, where u is 2⁻⁵³ or 2⁻¹⁰⁴, explains it.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ from lossmith.language.expr import Add, ArgReduce, Entry, Expr, Reduce, walk
 from lossmith.language.formula import Formula, Input
 
 UNITS = 8
+EXACT = {"float32": (1.0, 2.0**-53), "float64": (4.0, 2.0**-104)}
+"""By dtype, how many ulp precision="exact" promises, and the roundoff of the arithmetic that it uses."""
 _DIGITS = 20
 _MANY = 12
 """Rows of more classes are changed at the entries that matter most only."""
@@ -81,7 +87,16 @@ class Promise:
         self.formula, self.invariant = formula, invariant
         self._offset = _offset_of_choices(formula)
 
-    def limit(self, value_at: Callable[[Sample], Real], sample: Sample, exact: Real, dtype: Any) -> float:
+    def limit(
+        self,
+        value_at: Callable[[Sample], Real],
+        sample: Sample,
+        exact: Real,
+        dtype: Any,
+        *,
+        second: bool = False,
+        precision: str = "fast",
+    ) -> float:
         """Return the limit in ulp for one result, with what rounding the inputs explains.
 
         Parameters
@@ -93,15 +108,21 @@ class Promise:
         exact : number
             The exact result there.
         dtype : float32 or float64
+        second : bool
+            Whether the result is a second derivative.
+        precision : {"fast", "exact"}
         """
         ctx = context(60)
+        base, u = base_limit(sample.K), roundoff(dtype)
+        if precision == "exact":
+            base, u = EXACT[np.dtype(dtype).name]
         if not ctx.isfinite(exact):
-            return base_limit(sample.K)
+            return base
         change = ctx.mpf(0)
-        for pair in self._changed(sample, roundoff(dtype)):
+        for pair in self._changed(sample, u, 2 if second else 1):
             change += max(abs(v - exact) for v in self._finite_values(value_at, pair))
         ulps = change / unit_in_last_place(exact, dtype)
-        limit = base_limit(sample.K) + (float(ulps) if ulps < 1e300 else math.inf)
+        limit = base + (float(ulps) if ulps < 1e300 else math.inf)
         distance = 1 + self._largest_distance(sample)
         if exact and abs(exact) < float(np.finfo(dtype).tiny) * distance:
             limit *= distance
@@ -129,18 +150,18 @@ class Promise:
             found.append(value if ctx.isfinite(value) else ctx.mpf(0))
         return found[1:] or found
 
-    def _changed(self, sample: Sample, u: float) -> Iterator[list[Sample]]:
+    def _changed(self, sample: Sample, u: float, order: int) -> Iterator[list[Sample]]:
         """Yield, for every number in it, the sample with a little more and a little less of it."""
         for item in self.formula.inputs:
             if item.role.kind != "label":
-                for k, steps in self._steps(item, sample, u):
+                for k, steps in self._steps(item, sample, u * order if item.role.kind == "scores" else u):
                     row = sample.rows[item.name]
                     number = exactly(row if k is None else row[k], context(60))
                     yield [sample.with_entry(item.name, k, number + step) for step in steps]
         for name, value in sample.hypers.items():
             if np.ndim(value) == 0 and value:
                 number = exactly(value, context(60))
-                changed = [number * (1 + 2 * u), number * (1 - 2 * u)]
+                changed = [number * (1 + UNITS * u), number * (1 - UNITS * u)]
                 yield [replace(sample, hypers={**sample.hypers, name: v}) for v in changed]
 
     def _steps(self, item: Input, sample: Sample, u: float) -> Iterator[tuple[int | None, list[Real]]]:

@@ -27,8 +27,8 @@ NUMPY_NAMES = frozenset(
 )  # fmt: skip
 NUMBA_NAMES = frozenset(
     ["np", "njit", "kernel", "F", "U", "N", "K", "T", "R", "i", "r", "w", "factor", "scale", "weight", "first", "block",
-     "equal", "tile", "tally", "values", "factors", "range", "min", "max", "abs", *LETTERS, "add_reassoc", "select", "exp",
-     "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "log_cosh", "power", "maximum", "minimum",
+     "equal", "tile", "tally", "values", "factors", "range", "min", "max", "abs", *LETTERS, "add_reassoc", "select",
+     "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "log_cosh", "power", "maximum", "minimum",
      "first_where",
      "exp_nonpositive", "left", "stop", "live", "k_lanes", "add_lanes", "as_floats", "first_lanes", "load", "load_some",
      "max_lanes", "min_lanes", "places", "spread", "store", "store_some", "stream", "drain",
