@@ -57,7 +57,7 @@ bench: $(VENV)/.installed-frameworks  ## speed beside PyTorch, JAX and others, i
 bench-quick: $(VENV)/.installed-frameworks  ## two minutes of it; fails where a speed-up fell below 80 % of the recorded
 	$(BIN)/python -m benchmarks --quick
 
-numerics: $(VENV)/.installed-numerics  ## errors over a million rows of every loss, into docs/numerics.md; an hour
+numerics: $(VENV)/.installed-test  ## errors over a million rows of every loss, into docs/numerics.md; two hours
 	$(BIN)/python -m accuracy --rows 1000000 --write docs/numerics.md
 
 dist: $(VENV)/.installed  ## wheel and sdist, into dist/
@@ -85,10 +85,6 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	$(call INSTALL,[test])
 	@touch $(VENV)/.installed $@
-
-$(VENV)/.installed-numerics: pyproject.toml | $(BIN)/python
-	$(call INSTALL,[numerics])
-	@touch $(VENV)/.installed $(VENV)/.installed-test $@
 
 # The comma would split the argument of `call`.
 WITH_FRAMEWORKS := [test,frameworks]

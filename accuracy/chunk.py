@@ -33,7 +33,7 @@ from accuracy.program import MOST_BITS, largest, settled
 from lossmith import Loss
 from lossmith.check.arithmetic import context, exactly
 from lossmith.check.interpreter import Sample, evaluate
-from lossmith.check.promise import EXACT, UNITS, Promise, base_limit, is_shift_invariant
+from lossmith.check.promise import EXACT, ORDER, UNITS, Promise, base_limit, is_shift_invariant
 from lossmith.evaluation import BACKEND
 from lossmith.language.expr import Bound, Reduce, Softmax, level_of, walk
 from lossmith.language.formula import Formula, Input, Role
@@ -219,7 +219,7 @@ class Chunk:
                     else:
                         picked = np.take_along_axis(got.reshape(count, K), at[output], axis=1)
                     key = self.job.dtype, precision, backend, output
-                    found.worst[key] = self._compare(key, picked, exact[output], at.get(output), blocks, found.broken)
+                    found.worst[key] = self._compare(key, picked, exact, at.get(output), blocks, found.broken)
         return found
 
     def _results(self, backend: str, precision: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -245,21 +245,31 @@ class Chunk:
                 os.environ[BACKEND] = before
 
     def _compare(
-        self, key: Any, got: np.ndarray, exact: Exact, at: np.ndarray | None, blocks: Any, broken: list[str]
+        self,
+        key: Any,
+        got: np.ndarray,
+        all_exact: dict[str, Exact],
+        at: np.ndarray | None,
+        blocks: Any,
+        broken: list[str],
     ) -> Worst:
         dtype, precision, _, output = key
+        exact = all_exact[output]
         errors, decided = ulp_errors(got, exact), exact.decided
         if output == "hvp":  # an infinite score times a direction has no limit to speak of
             decided = decided & self.finite[:, None]
+            beyond = all_exact["hessian_diag"].overflows(got.dtype)  # where an entry of the Hessian does, a product may
+            decided = decided & ~(np.isinf(got) & beyond)
         errors = np.where(decided, errors, 0.0)
         spoilt = np.zeros(errors.shape, dtype=bool)
-        second = output in ("hessian_diag", "hvp")
         limits, shares = self._cheap(got, exact, errors, at, dtype, precision)
         finite = np.isfinite(got) & np.isfinite(exact.high)
         spoilt = finite & (shares > 1)
         for row, column in zip(*np.nonzero(finite & (shares > CLOSE[precision])), strict=True):
             k = None if at is None or self.single else int(at[row, column])
-            explained = self._explained(int(row), blocks[output][int(column)], k, dtype, precision, second)
+            explained = self._explained(
+                int(row), blocks[output][int(column)], k, dtype, precision, ORDER.get(output, 1)
+            )
             limits[row, column] = max(limits[row, column] if precision == "exact" else 0.0, explained)
             # Beside a kink where the result is 0, the other slope is infinitely many units off.
             infinite = math.isinf(limits[row, column])
@@ -326,7 +336,7 @@ class Chunk:
         sample = Sample(rows, 1 if self.formula.of_role("label") else None, hypers, 3)
         return frozenset([self.scores.name] if is_shift_invariant(self.formula, self.scores.name, sample) else [])
 
-    def _explained(self, row: int, column: int, k: int | None, dtype: str, precision: str, second: bool) -> float:
+    def _explained(self, row: int, column: int, k: int | None, dtype: str, precision: str, order: int) -> float:
         """Return the limit of lossmith.check.promise, which counts what rounding the inputs changes."""
         inputs = tuple(self._as_targets(i) for i in self.formula.inputs)
         if self.job.product:
@@ -347,7 +357,7 @@ class Chunk:
             sample = sample.at(j=k)
         promise = _Promise(replace(self.formula, inputs=inputs), self._invariant)
         exact = value_at(sample)
-        return float(promise.limit(value_at, sample, exact, dtype, second=second, precision=precision))
+        return float(promise.limit(value_at, sample, exact, dtype, order=order, precision=precision))
 
     def _as_targets(self, item: Input) -> Input:
         soft = item.role.kind == "label" and self.rows.soft

@@ -24,6 +24,11 @@ class Exact:
     def decided(self) -> np.ndarray:
         return ~(np.isnan(self.high) & (self.shift > 0))
 
+    def overflows(self, dtype: Any) -> np.ndarray:
+        """Whether the numbers are beyond the largest float, or were not decided."""
+        with np.errstate(over="ignore"):
+            return ~(np.abs(np.ldexp(self.high, -self.shift)) <= float(np.finfo(dtype).max))
+
     @property
     def undecided(self) -> np.ndarray:
         return np.isnan(self.high) & (self.shift == UNDECIDED[2])

@@ -16,7 +16,7 @@ import pytest
 from lossmith.check.ulp import ulp_error
 from lossmith.losses import CATALOGUE
 
-pytest.importorskip("flint", reason="python-flint is in the extra `numerics`")
+pytest.importorskip("flint", reason="python-flint is in the extra `test`")
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -247,7 +247,7 @@ def _place(layout: Layout, at: tuple[int, ...]) -> str:
 def labels(
     layout: Layout, name: str, value: Any, ignore_index: int | None, counted: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return labels (N,) as int64 and a mask of the rows that count (None if all do); labels are 0 in the others."""
+    """Return labels (N,) as int64, all in range, and a mask of the rows that count, None if all do."""
     array = _as_array(name, value)
     if array.shape != layout.sample_shape:
         raise ShapeError(
@@ -256,15 +256,16 @@ def labels(
         )
     if array.dtype.kind not in "iu" and array.size:  # an empty list is float64 to NumPy
         raise LabelError(_no_label_dtype(layout, name, array))
-    if ignore_index is not None:
-        kept = (array != operator.index(ignore_index)).reshape(-1)
+    flat, ignored = array.reshape(-1), None if ignore_index is None else operator.index(ignore_index)
+    inside = label_check(layout.classes, flat.dtype)(flat)  # before the cast: uint64 would wrap
+    if ignored is not None and not (inside and not 0 <= ignored < layout.classes):
+        kept = flat != ignored
         counted = kept if counted is None else counted & kept
     counted = None if counted is None or counted.all() else counted
-    flat = array.reshape(-1)
-    if counted is not None:
-        flat = flat * counted
-    if not label_check(layout.classes, flat.dtype)(flat):  # before the cast: uint64 would wrap
-        _refuse_bad_labels(layout, name, array, counted, ignore_index)
+    if not inside:
+        flat = flat if counted is None else flat * counted  # rows that do not count may hold anything
+        if not label_check(layout.classes, flat.dtype)(flat):
+            _refuse_bad_labels(layout, name, array, counted, ignore_index)
     return flat.astype(np.int64, copy=False), counted
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -19,8 +20,8 @@ from lossmith.kernels.programs import program_for
 from lossmith.kernels.rowprogram import RowProgram
 from lossmith.kernels.runtime import Backend, Kernel, compile_kernel
 from lossmith.language.formula import DIRECTION, Formula, Input, Role
-from lossmith.plan import BACKEND, KEPT, Plan, reduced, settles, signature
-from lossmith.preparation import Loss, Prepared, prepare
+from lossmith.plan import BACKEND, KEPT, WEIGHTS, Plan, factor, reduced, settles, signature
+from lossmith.preparation import Loss, Prepared, Rows, prepare, rows_of
 
 VALUES = 1 << 15
 """Of so many rows the value of each is kept in memory; of more, one sum for many rows."""
@@ -60,7 +61,7 @@ def run(loss: Loss, wanted: tuple[str, ...], args: tuple[Any, ...], options: dic
     key = signature(wanted, args, options)
     plan = loss._plans.get(key)  # pyright: ignore[reportPrivateUsage]
     if plan is not None:
-        found = plan.run(args, out)
+        found = plan.run(args, options, out)
         if found is not None:
             return found
     return _run(loss, wanted, args, options, out, key).in_order(wanted)
@@ -81,12 +82,12 @@ def _run(
     targets = batch.outputs(ready.layout, names, out) if names else {}
     kernel = kernel_for(loss, wanted, ready)
     if key is not None:
-        _keep_plan(loss, key, args, settings, ready, kernel)
+        _keep_plan(loss, key, args, options, settings, ready, kernel)
     dtype = ready.layout.compute if "low_rank" in wanted else ready.layout.stored
     arrays = _outputs(kernel, ready.layout, targets, dtype)
     value: Any = None
     if "low_rank" in wanted:  # classes last and unrounded, whatever the scores are: these are not shaped like them
-        _run_low_rank(kernel, ready, _scale(ready, reduction), arrays)
+        _run_low_rank(kernel, ready, factor(reduction, ready.total), arrays)
         shape = (*ready.layout.sample_shape, ready.layout.classes)
         return Result(None, {n: a.reshape(shape) for n, a in arrays.items()})
     value = _call(kernel, ready, reduction, arrays, "value" in wanted)
@@ -94,29 +95,42 @@ def _run(
 
 
 def _keep_plan(
-    loss: Loss, key: Any, args: tuple[Any, ...], settings: dict[str, Any], ready: Prepared, kernel: Kernel
+    loss: Loss,
+    key: Any,
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+    settings: dict[str, Any],
+    ready: Prepared,
+    kernel: Kernel,
 ) -> None:
     """Keep what has been found out for the next call of this kind, if it is a plain one."""
-    layout, program, ignored = ready.layout, kernel.program, settings.get("ignore_index")
+    layout, program = ready.layout, kernel.program
     names = [*(i.name for i in loss.definition.inputs), DIRECTION]
     given = dict(zip(names, args, strict=False))
     floats = [given[name] for name in program.inputs]
     plain = (
-        ready.weight is None
+        all(settings.get(name) is options.get(name) for name in WEIGHTS)  # weights of bind are not looked at again
         and layout.rows > 0
         and (layout.elementwise or layout.axis == len(layout.shape) - 1)
-        and not any(p.ndim for p in program.params)
+        and all(p.ndim == 0 or (p.name == "class_weight" and not ready.variant.soft) for p in program.params)
         and all(a.dtype == layout.compute == layout.dtype and a.shape == layout.shape for a in floats)
         and settings.get("precision", "fast") == "fast"
-        and (ignored is None or not 0 <= ignored < layout.classes)
     )
     if not plain:
         return
+    label = names.index(program.labels[0]) if program.labels else -1
+    placed = any(h.name == "class_weight" for h in loss.definition.hypers)
+    weighed = any(settings.get(name) is not None for name in (*WEIGHTS, "ignore_index"))
+
+    def weigh(args: tuple[Any, ...], options: dict[str, Any]) -> Rows:
+        given = args[label] if label >= 0 else None
+        return rows_of(loss, layout, given, {**settings, **options}, placed)
+
     checks: list[tuple[int, batch.Check]] = []
     for item in ready.variant.inputs:
         at, dtype = names.index(item.name), given[item.name].dtype
         if item.role.kind == "label":
-            checks.append((at, batch.label_check(layout.classes, dtype)))
+            checks += [] if weighed else [(at, batch.label_check(layout.classes, dtype))]
         elif item.role.domain != "real":
             checks.append((at, batch.domain_check(item.role.domain, dtype)))
     valued = "value" in kernel.outputs
@@ -125,28 +139,20 @@ def _keep_plan(
     if len(plans) >= KEPT:
         plans.clear()
     plans[key] = Plan(
-        call=kernel.straight(layout.rows, layout.classes, each),
+        call=cache(partial(kernel.straight, layout.rows, layout.classes, each)),
+        weigh=weigh if weighed else None,
         each=each,
         sums=-(-layout.rows // each) if valued else 0,
         order=tuple(names.index(n) for n in (*program.inputs, *program.labels)),
-        label=names.index(program.labels[0]) if program.labels else -1,
+        label=label,
         checks=tuple(checks),
-        params=tuple(kernel.compute.type(ready.hypers[p.name]) for p in program.params),
-        scale=_scale(ready, settings["reduction"]),
+        params=tuple(None if p.ndim else kernel.compute.type(ready.hypers[p.name]) for p in program.params),
         layout=layout,
         flat_shape=None if layout.flat_shape == layout.shape else layout.flat_shape,
         reduction=settings["reduction"],
-        divisor=ready.total,
         arrays=len(kernel.outputs) - valued,
         inputs=len(loss.definition.of_role("scores")),
     )
-
-
-def _scale(ready: Prepared, reduction: str) -> float:
-    """Return the factor of everything but the value."""
-    if reduction != "mean":
-        return 1.0
-    return 1.0 / ready.total if ready.total > 0 else 0.0
 
 
 def _split_arguments(loss: Loss, args: tuple[Any, ...], wanted: tuple[str, ...]) -> tuple[tuple[Any, ...], Any]:
@@ -221,7 +227,7 @@ def _call(kernel: Kernel, ready: Prepared, reduction: str, arrays: dict[str, np.
         if label is not None and any(np.may_share_memory(label, a) for a in arrays.values()):
             label = label.copy()
         overwrites = any(np.may_share_memory(i, a) for i in ready.inputs.values() for a in arrays.values())
-    scale = _scale(ready, reduction)
+    scale = factor(reduction, ready.total)
     if not valued:
         kernel.run(ready.inputs, label, ready.hypers, weight, scale, arrays)
         return None

@@ -19,11 +19,14 @@ from lossmith.kernels.sums import sum_rows
 
 if TYPE_CHECKING:
     from lossmith.batch import Layout
+    from lossmith.preparation import Rows
 
 BACKEND = "LOSSMITH_BACKEND"
 KEPT = 256
 """How many plans a loss keeps; it forgets them all when there are more."""
 
+WEIGHTS = ("sample_weight", "class_weight")
+"""Options that may be arrays: a plan looks at their values at every call."""
 _PLAIN = frozenset({bool, float, int, str, type(None), np.float64, np.int64})
 _IN_ORDER = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 
@@ -35,7 +38,7 @@ _backend_key: Any = os.environ.encodekey(BACKEND) if _variables is not os.enviro
 def signature(wanted: tuple[str, ...], args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...] | None:
     """Return what a plan is found by: all that decides about a call but the values in its arrays.
 
-    None unless the arrays are in C order, and the options numbers or words.
+    None unless the arrays are in C order, and the options numbers, words or weights.
     """
     key: list[Any] = [wanted, _variables.get(_backend_key)]
     for array in args:
@@ -43,9 +46,12 @@ def signature(wanted: tuple[str, ...], args: tuple[Any, ...], options: dict[str,
             return None
         key += (array.dtype, array.shape)
     for name, value in options.items():
-        if type(value) not in _PLAIN:
+        if type(value) in _PLAIN:
+            key += (name, type(value), value)  # 1 == 1.0 == True, but not for every option
+        elif name in WEIGHTS and type(value) is np.ndarray:
+            key += (name, value.dtype, value.shape)
+        else:
             return None
-        key += (name, type(value), value)  # 1 == 1.0 == True, but not for every option
     return tuple(key)
 
 
@@ -62,6 +68,13 @@ def reduced(per_sample: np.ndarray, reduction: str, divisor: float, layout: Layo
     return total / divisor if divisor else 0.0
 
 
+def factor(reduction: str, divisor: float) -> float:
+    """Return what everything but the value is multiplied by."""
+    if reduction != "mean":
+        return 1.0
+    return 1.0 / divisor if divisor > 0 else 0.0
+
+
 def settles(total: float, reduction: str, layout: Layout, weighted: bool = False) -> bool:
     """Whether the sum of many values says what their mean is: not if it may be infinite while they are not."""
     return math.isfinite(total) or reduction == "sum" or (layout.compute.itemsize <= 4 and not weighted)
@@ -71,8 +84,10 @@ def settles(total: float, reduction: str, layout: Layout, weighted: bool = False
 class Plan:
     """How a call is done whose arrays have the shapes and dtypes that this was made for."""
 
-    call: Callable[..., None]
-    """What computes the batch."""
+    call: Callable[[bool], Callable[..., None]]
+    """Returns what computes the batch, with weights or without."""
+    weigh: Callable[[tuple[Any, ...], dict[str, Any]], Rows] | None
+    """What looks at labels and weights, and refuses them, where there are options about them."""
     each: int
     """How many rows it gives one sum of values for."""
     sums: int
@@ -84,18 +99,17 @@ class Plan:
     checks: tuple[tuple[int, Callable[[np.ndarray], bool]], ...]
     """Arguments, and what must be true of their values."""
     params: tuple[Any, ...]
-    scale: float
+    """Hyperparameters, None for class weights that the definition places."""
     layout: Layout
     flat_shape: tuple[int, ...] | None
     """The shape that the compiled function wants, where it is another than that of the scores."""
     reduction: str
-    divisor: float
     arrays: int
     """How many arrays come back."""
     inputs: int
     """How many differentiable inputs there are: so many arrays make one output."""
 
-    def run(self, args: tuple[Any, ...], out: Any) -> tuple[Any, ...] | None:
+    def run(self, args: tuple[Any, ...], options: dict[str, Any], out: Any) -> tuple[Any, ...] | None:
         """Return what was wanted, or None if the general way must have a look."""
         for at, inside in self.checks:
             if not inside(args[at]):
@@ -105,21 +119,33 @@ class Plan:
             found = [np.empty(layout.shape, layout.dtype) for _ in range(self.arrays)]
         else:
             found = list(out) if type(out) is tuple else [out]
-            if not self._takes(found, args):
+            if not self._takes(found, (*args, *options.values())):
                 return None
-        rows, targets = [args[k] for k in self.order], found
-        if self.label >= 0:
+        rows, params, targets = [args[k] for k in self.order], self.params, found
+        weight, divisor = None, layout.rows
+        if self.weigh is not None:
+            counted = self.weigh(args, options)
+            weight, divisor, by_class = counted.weight, counted.total, counted.class_weight
+            if self.label >= 0:
+                rows[-1] = counted.label
+            if None in params:
+                params = [np.ascontiguousarray(by_class, layout.compute) if p is None else p for p in params]
+        elif self.label >= 0:
             rows[-1] = rows[-1].astype(np.int64, copy=False)
         if self.flat_shape is not None:
             rows = [a.reshape(self.flat_shape if a.shape == layout.shape else -1) for a in rows]
             targets = [a.reshape(self.flat_shape) for a in found]
-        if not self.sums:
-            self.call(*rows, *self.params, self.scale, *targets)
+        values = np.empty(self.sums) if self.sums else None
+        targets = targets if values is None else [values, *targets]
+        scale = factor(self.reduction, divisor)
+        if weight is None:
+            self.call(False)(*rows, *params, scale, *targets)
+        else:
+            self.call(True)(*rows, *params, weight, scale, *targets)
+        if values is None:
             return self._grouped(found)
-        values = np.empty(self.sums)
-        self.call(*rows, *self.params, self.scale, values, *targets)
-        value = reduced(values, self.reduction, self.divisor, layout)
-        if self.each > 1 and not settles(value, self.reduction, layout):
+        value = reduced(values, self.reduction, divisor, layout)
+        if self.each > 1 and not settles(value, self.reduction, layout, weight is not None):
             return None
         return (value, *self._grouped(found))
 
@@ -131,7 +157,7 @@ class Plan:
             and array.dtype == layout.dtype
             and array.shape == layout.shape
             and array.flags.carray
-            and not any(np.may_share_memory(array, other) for other in (*args, *out[:k]))
+            and not any(np.may_share_memory(array, o) for o in (*args, *out[:k]) if type(o) is np.ndarray)
             for k, array in enumerate(out)
         )
 

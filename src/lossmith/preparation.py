@@ -119,8 +119,8 @@ class Prepared:
         return self.variant.key
 
 
-@dataclass(frozen=True)
-class _Rows:
+@dataclass(frozen=True, slots=True)
+class Rows:
     """Labels and weights: which rows count, and how much."""
 
     label: np.ndarray | None
@@ -142,7 +142,7 @@ def prepare(loss: Loss, args: tuple[Any, ...], hyper: dict[str, Any], settings: 
     if settings.get("precision", "fast") != "fast":
         layout = _exact(layout, settings["precision"])
     placed = any(h.name == "class_weight" for h in definition.hypers)
-    rows = _rows(loss, layout, given, settings, placed)
+    rows = rows_of(loss, layout, given.get(loss.label_name or ""), settings, placed)
     ndims = {h.name: 1 for h in definition.hypers if h.ndim == 0 and _ndim(hyper.get(h.name, h.default)) == 1}
     constants = _constants(definition, hyper, ndims)
     positive = _positive(definition, hyper, ndims, constants)
@@ -167,10 +167,10 @@ def _exact(layout: Layout, precision: str) -> Layout:
     return replace(layout, compute=np.dtype(np.float64), doubled=layout.compute.itemsize > 4)
 
 
-def _rows(loss: Loss, layout: Layout, given: Mapping[str, Any], settings: Mapping[str, Any], placed: bool) -> _Rows:
+def rows_of(loss: Loss, layout: Layout, given: Any, settings: Mapping[str, Any], placed: bool) -> Rows:
     """Return labels and weights; with `placed` class weights the definition multiplies by them itself."""
     name, ignored = loss.label_name, settings.get("ignore_index")
-    soft = name is not None and loss.kind == "row" and batch.shape_of(name, given[name]) == layout.shape
+    soft = name is not None and loss.kind == "row" and batch.shape_of(name, given) == layout.shape
     weight = batch.sample_weights(layout, settings.get("sample_weight"))
     class_weight = settings.get("class_weight")
     if class_weight is not None:
@@ -183,17 +183,20 @@ def _rows(loss: Loss, layout: Layout, given: Mapping[str, Any], settings: Mappin
     label: np.ndarray | None = None
     counted = None if weight is None or weight.min(initial=1.0) > 0 else weight != 0
     if name is not None and not soft:
-        label, counted = batch.labels(layout, name, given[name], ignored, counted)
-    if ignored is not None and counted is not None:
-        weight = counted.astype(np.float64) if weight is None else weight * counted
-    if settings.get("reduction") == "mean" and weight is not None:
+        label, counted = batch.labels(layout, name, given, ignored, counted)
+    if weight is not None and ignored is not None and counted is not None:
+        weight = weight * counted
+    if weight is not None and settings.get("reduction") == "mean":
         weight = _in_range(weight)
-    total_weight = weight
+    total = None
+    if weight is None and counted is not None:
+        weight, total = counted.view(np.int8).astype(np.float64), float(np.count_nonzero(counted))
     if label is not None and class_weight is not None:
         total_weight = class_weight.take(label) if weight is None else weight * class_weight.take(label)
-        weight = weight if placed else total_weight
-    total = float(layout.rows) if total_weight is None else sum_rows(total_weight)
-    return _Rows(label, soft, class_weight, weight, total, counted)
+        weight, total = weight if placed else total_weight, sum_rows(total_weight)
+    elif total is None:
+        total = float(layout.rows) if weight is None else sum_rows(weight)
+    return Rows(label, soft, class_weight, weight, total, counted)
 
 
 def _in_range(weight: np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
     "log": math.log,
     "tanh": math.tanh,
     "cosh": math.cosh,
+    "abs": abs,  # where bars stand inside of bars
     "σ": lambda a: 1 / (1 + math.exp(-a)),
     "sign": lambda a: float((a > 0) - (a < 0)),
     "max": max,

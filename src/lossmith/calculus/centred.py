@@ -6,10 +6,12 @@ that leads is 0 then, and with it the large terms that would have to cancel.
 
 from __future__ import annotations
 
-from lossmith.calculus.simplify import simplify
+from collections.abc import Callable
+
+from lossmith.calculus.simplify import everything, simplify
 from lossmith.calculus.stabilize import by_rules
-from lossmith.language.build import add, arg_reduce, neg, opened, rebuild
-from lossmith.language.expr import ArgReduce, Entry, Expr, Held, Hyper, Node, Softmax, walk
+from lossmith.language.build import add, arg_reduce, const, instantiate, neg, opened, rebuild, reduce_, sub
+from lossmith.language.expr import ZERO, ArgReduce, Call, Entry, Expr, Held, Hyper, Node, Softmax, walk
 from lossmith.language.formula import DIRECTION
 
 _SHIFT = Hyper("a shift of all scores", ())
@@ -34,9 +36,38 @@ def centred(product: Expr, loss: Expr, name: str) -> Expr:
             return Held(add(n, neg(top)))
         return rebuild(n, visit)
 
-    result = visit(product)
+    result = visit(over_gaps(product))
     assert isinstance(result, Expr)
     return result
+
+
+def over_gaps(e: Expr) -> Expr:
+    """Write the gap x_m − max x for log softmax(x)_m, where a constant added to all of them changes nothing.
+
+    That leaves log Σ exp(x − max x) out, which would have to cancel.
+    """
+
+    def with_logs(value: Callable[[Softmax], Expr]) -> Expr:
+        def visit(n: Node) -> Node:
+            if isinstance(n, Call) and n.function == "log" and isinstance(n.args[0], Softmax):
+                return value(n.args[0])
+            return rebuild(n, visit)
+
+        result = visit(e)
+        assert isinstance(result, Expr)
+        return result
+
+    none, one, two = (with_logs(lambda p, k=k: const(k)) for k in range(3))
+    if not all(
+        simplify(sub(more, less), multiply_out=everything)[0] is ZERO for more, less in ((one, none), (two, one))
+    ):
+        return e
+
+    def gap(p: Softmax) -> Expr:
+        index, cond, body = opened(p)
+        return Held(sub(instantiate(p, p.at), reduce_("max", index, body, cond)))
+
+    return with_logs(gap)
 
 
 def is_shift_invariant(loss: Expr, name: str) -> bool:

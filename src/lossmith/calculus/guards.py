@@ -117,60 +117,83 @@ def _scaled_square(e: Mul) -> Expr | None:
 
 
 def _vanishing_together(e: Mul) -> Expr | None:
-    """Write q^(γ−1)·p·f as q^γ·(p/q)·f, and q^(γ−2)·p·f as q^γ·(p/q)·(f/q).
+    """Write q^(γ−n)·f with f of the size of q^n as q^γ·(f/q^n), for q = 1 − p_y.
 
-    p and f vanish with q = 1 − p_y: q^(γ−2) leaves the range of floats where the whole does not.
+    q^(γ−2) leaves the range of floats where the whole does not.
     """
     for f in e.factors:
-        if not (isinstance(f, Pow) and isinstance(f.exponent, Add)):
+        times = _negative_part(f)
+        if not isinstance(f, Pow) or not times or isinstance(f.base, Entry):
             continue
-        times = next((n for n in (1, 2) if const(-n) in f.exponent.terms), 0)
-        others = [g for g in e.factors if g is not f]
-        p = next((g for g in others if isinstance(g, Call) and g.function == "exp"), None)
-        rest = mul(*(g for g in others if g is not p))
-        if not times or p is None:
-            continue
-        if times == 2:
-            rest = _over(rest, f.base)
-            if rest is None:
-                continue
-        share = where(compare("==", p, ZERO), ZERO, Held(div(p, f.base)))
-        return call("scaled", share, mul(power(Held(f.base), add(f.exponent, const(times))), rest))
+        rest: Expr | None = mul(*(g for g in e.factors if g is not f))
+        for _ in range(times):
+            rest = None if rest is None else _over(rest, f.base)
+        if rest is not None:
+            larger = power(Held(f.base), add(f.exponent, const(times)))
+            return call("scaled", larger, rest)
     return None
 
 
+def _negative_part(f: Expr) -> int:
+    """Return n for a power γ − n or −n + 1/2, n at most 2, else 0."""
+    match f:
+        case Pow(_, Add(terms)):
+            return next((n for n in (1, 2) if const(-n) in terms), 0)
+        case Pow(_, Const(number)) if not isinstance(number, int) and -2 < number < 0:
+            return math.ceil(-number)
+        case _:
+            return 0
+
+
 def _over(e: Expr, q: Expr) -> Expr | None:
-    """Return e/q, a factor of every term of e divided: the quotient of the whole would underflow before."""
+    """Return e/q, one factor of every term of e divided: the quotient of the whole would underflow before.
+
+    None where no factor is seen to vanish with q: q itself, another probability, a logarithm of 1 − q.
+    """
     parts = q.factors if isinstance(q, Mul) else (q,)
-    if isinstance(e, Add):
-        terms = [_over(t, q) for t in e.terms]
-        return Held(add(*(t for t in terms if t is not None))) if None not in terms else None
-    if isinstance(e, Call) and e.function == "scaled":
-        divided = _over(e.args[1], q)
-        return None if divided is None else call("scaled", e.args[0], divided)
-    if not isinstance(e, Mul):
-        return Held(div(e, q)) if isinstance(e, Held) else None
-    if any(isinstance(f, Held) and f in parts for f in e.factors):
+    match e:
+        case Add(terms):
+            divided = [_over(t, q) for t in terms]
+            return Held(add(*(t for t in divided if t is not None))) if None not in divided else None
+        case Call("scaled", (factor, rest)):
+            rest = _over(rest, q)
+            return None if rest is None else call("scaled", factor, rest)
+        case Mul():
+            factors = e.factors
+        case _:
+            factors = (e,)
+    if any(isinstance(f, Held) and f in parts for f in factors):
         return div(e, q)
-    for f in e.factors:
+    inside = set(walk(q))
+    for f in factors:
         inner = f.body if isinstance(f, Held) else f
-        divided = _over(inner, q) if isinstance(inner, Add) else None
+        share = isinstance(f, Call) and f.function == "exp" and f not in inside
+        log = isinstance(f, Held) and any(isinstance(n, Call) and n.function == "log1p" for n in walk(f))
+        divided = _quotient(f, parts) if share or log else None
+        if divided is None and (isinstance(inner, Add) or (isinstance(f, Call) and len(factors) > 1)):
+            divided = _over(inner, q)
         if divided is not None:
-            return mul(divided, *(g for g in e.factors if g is not f))
-    vanishing = next((f for f in e.factors if isinstance(f, Held) and may_be_infinite(f, frozenset())), None)
-    return (
-        div(e, q) if vanishing is None else mul(Held(div(vanishing, q)), *(f for f in e.factors if f is not vanishing))
-    )
+            return mul(divided, *(g for g in factors if g is not f))
+    return None
+
+
+def _quotient(f: Expr, parts: tuple[Expr, ...]) -> Expr:
+    """Return f/q, q the product of `parts`, as one quotient: 1/q is infinite where q is subnormal, f/q is not."""
+    small = [part for part in parts if isinstance(part, Held)]
+    rest = mul(*(part for part in parts if part not in small))
+    return Held(div(Held(div(f, rest)), mul(*small)))
 
 
 def _twice_divided(e: Mul) -> Expr | None:
     """Write v·p⁻² as v/p/p: p² is subnormal, or 0, where p is not."""
-    if len(e.factors) != 2 or not isinstance(e.factors[0], Entry):
+    v = next((f for f in e.factors if isinstance(f, Entry) and f.name == DIRECTION), None)
+    others = [f for f in e.factors if f is not v and not isinstance(f, Const)]
+    if v is None or len(others) != 1 or not isinstance(others[0], Pow):
         return None
-    v, square = e.factors
-    if isinstance(square, Pow) and isinstance(square.base, Entry) and square.exponent is const(-2):
-        return Held(div(Held(div(v, square.base)), square.base)) if v.name == DIRECTION else None
-    return None
+    p, exponent = others[0].base, others[0].exponent
+    if not isinstance(p, Entry) or exponent is not const(-2):
+        return None
+    return mul(const(coefficient(e)[0]), Held(div(Held(div(v, p)), p)))
 
 
 PRODUCT_GUARDS = (_scaled_square, _vanishing_together, _twice_divided)

@@ -17,7 +17,7 @@ from lossmith.check.interpreter import Reference, Sample, evaluate_adaptive
 from lossmith.check.ledger import OURS, Ledger
 from lossmith.check.mparray import definition_value
 from lossmith.check.precision import Unsettled
-from lossmith.check.promise import Promise, base_limit, is_shift_invariant
+from lossmith.check.promise import ORDER, Promise, base_limit, is_shift_invariant
 from lossmith.check.report import CheckReport
 from lossmith.check.samples import REGIONS, Batch
 from lossmith.check.subject import TOGETHER, NotCompiled, Subject, other_value
@@ -291,8 +291,7 @@ class Comparison:
 
         def limit(dtype: str) -> float:
             if dtype not in limits:  # the same for every back end
-                second = output in ("hessian_diag", "hvp")
-                limits[dtype] = promise.limit(value_at, row.sample, exact, dtype, second=second)
+                limits[dtype] = promise.limit(value_at, row.sample, exact, dtype, order=ORDER.get(output, 1))
             return limits[dtype]
 
         ours, wrong = dict[str, float](), set[str]()

@@ -5,7 +5,8 @@ inputs explains: changing s_k − m, the distance to the largest score, by a rel
 are no distances by 4u, targets and hyperparameters by 8u. For a softmax probability p_k that is
 the 8 + |s_k − m| of the design, up to a factor of 2; for p_k − t_k, where no algorithm gets all
 digits, it is what cancellation costs; beside a kink it is the other slope. A second derivative is
-derived twice, and its scores change by twice as much. The limit is stated in
+derived twice, and its scores change by twice as much; a Hessian-vector product adds such numbers up, and its scores
+change by four times as much. A power γ makes 2|γ| units more of the roundoff of its base. The limit is stated in
 units in the last place: n units of roundoff are at most n of those. Among subnormal numbers, where
 exp itself has lost its digits, it is n times the smallest one for every unit of distance: what is
 lost there is multiplied by logarithms afterwards.
@@ -27,12 +28,14 @@ from lossmith.check.arithmetic import Real, context, exactly
 from lossmith.check.interpreter import Sample, evaluate_adaptive
 from lossmith.check.precision import Unsettled, agree
 from lossmith.check.ulp import unit_in_last_place
-from lossmith.language.expr import Add, ArgReduce, Entry, Expr, Reduce, walk
+from lossmith.language.expr import Add, ArgReduce, Entry, Expr, Hyper, Pow, Reduce, walk
 from lossmith.language.formula import Formula, Input
 
 UNITS = 8
 EXACT = {"float32": (1.0, 2.0**-53), "float64": (4.0, 2.0**-104)}
 """By dtype, how many ulp precision="exact" promises, and the roundoff of the arithmetic that it uses."""
+ORDER = {"hessian_diag": 2, "hvp": 4}
+"""By output, how much more the scores change than for values and gradients."""
 _DIGITS = 20
 _MANY = 12
 """Rows of more classes are changed at the entries that matter most only."""
@@ -94,7 +97,7 @@ class Promise:
         exact: Real,
         dtype: Any,
         *,
-        second: bool = False,
+        order: int = 1,
         precision: str = "fast",
     ) -> float:
         """Return the limit in ulp for one result, with what rounding the inputs explains.
@@ -108,18 +111,18 @@ class Promise:
         exact : number
             The exact result there.
         dtype : float32 or float64
-        second : bool
-            Whether the result is a second derivative.
+        order : {1, 2, 4}
+            How much more the scores change: 2 for second derivatives, 4 for Hessian-vector products.
         precision : {"fast", "exact"}
         """
         ctx = context(60)
-        base, u = base_limit(sample.K), roundoff(dtype)
+        base, u = base_limit(sample.K) + self._of_powers(sample), roundoff(dtype)
         if precision == "exact":
             base, u = EXACT[np.dtype(dtype).name]
         if not ctx.isfinite(exact):
             return base
         change = ctx.mpf(0)
-        for pair in self._changed(sample, u, 2 if second else 1):
+        for pair in self._changed(sample, u, order):
             change += max(abs(v - exact) for v in self._finite_values(value_at, pair))
         ulps = change / unit_in_last_place(exact, dtype)
         limit = base + (float(ulps) if ulps < 1e300 else math.inf)
@@ -127,6 +130,13 @@ class Promise:
         if exact and abs(exact) < float(np.finfo(dtype).tiny) * distance:
             limit *= distance
         return limit
+
+    def _of_powers(self, sample: Sample) -> float:
+        """Return what powers make of the roundoff of their base: two units, times the exponent."""
+        exponents = {
+            n.exponent.name for n in walk(self.formula.expr) if isinstance(n, Pow) and isinstance(n.exponent, Hyper)
+        }
+        return sum(2 * abs(float(sample.hypers[name])) for name in exponents)
 
     def _largest_distance(self, sample: Sample) -> float:
         """Return the largest |s_k − m| that an exponential survives; |s_k| where that counts."""
@@ -163,6 +173,11 @@ class Promise:
                 number = exactly(value, context(60))
                 changed = [number * (1 + UNITS * u), number * (1 - UNITS * u)]
                 yield [replace(sample, hypers={**sample.hypers, name: v}) for v in changed]
+            elif np.ndim(value) == 1 and len(value) <= _MANY:
+                numbers = [exactly(x, context(60)) for x in value]
+                for k, number in enumerate(numbers):
+                    rows = [[*numbers[:k], number * factor, *numbers[k + 1 :]] for factor in (1 + 2 * u, 1 - 2 * u)]
+                    yield [replace(sample, hypers={**sample.hypers, name: row}) for row in rows]
 
     def _steps(self, item: Input, sample: Sample, u: float) -> Iterator[tuple[int | None, list[Real]]]:
         ctx, row = context(60), sample.rows[item.name]

@@ -41,8 +41,9 @@ VECTOR_BYTES = 64
 IN_FLIGHT = 4
 """How many registers of a processor a vector fills: while one waits for its last result, another is worked on."""
 
-LANES = {"add_lanes", "as_floats", "first_lanes", "load", "load_some", "max_lanes", "min_lanes", "places", "spread",
-         "square_root", "store", "store_some", "will_read", "will_write"}  # fmt: skip
+LANES = {"add_lanes", "add_rows", "as_floats", "chosen", "first_lanes", "load", "load_some", "max_lanes", "max_rows",
+         "min_lanes", "min_rows", "places", "spread", "square_root", "store", "store_some", "will_read",
+         "will_write"}  # fmt: skip
 TURNING = {"rows_in", "rows_out"}
 """The functions of lanes.py and turning.py that loops are written with."""
 
@@ -66,6 +67,7 @@ class VectorWriter(FoldWriter):
     def __init__(self) -> None:
         super().__init__()
         self.lanes = 0  # the length of the vectors of the loop that is being written, 0 in a loop over single classes
+        self.gathers: dict[str, str] = {}  # folds that need no lanes of their own, and whose they use
         self.in_part = False  # whether the last vector is being written, which has `left` lanes
 
     def is_condition(self, name: str) -> bool:
@@ -92,6 +94,7 @@ class VectorWriter(FoldWriter):
         folds = [s for s in loop.body if isinstance(s, Fold)]
         sums = [f.name for f in folds if f.op == "sum"]
         blocked = bool(sums) and self.blocks
+        self.gathers = same_lanes(folds)
         width = self.width()
         for fold in folds:
             if fold.op == "sum" and blocked:
@@ -117,18 +120,25 @@ class VectorWriter(FoldWriter):
                 self.put(f"{name}_sum += {self.vec('add_lanes', f'{name}_lanes')}")
             self.indent -= 1
         for fold in folds:
-            if fold.op != "sum" or not blocked:
-                how = {"sum": "add_lanes", "min": "min_lanes", "argmin": "min_lanes"}.get(fold.op, "max_lanes")
-                self.put(f"{fold.name}{GATHERED.get(fold.op, '')} = {self.vec(how, f'{fold.name}_lanes')}")
-            self.finish(fold, blocked, loop)
+            self.end_lanes(fold, blocked, loop)
+
+    def end_lanes(self, fold: Fold, blocked: bool, loop: Loop) -> None:
+        """Make one number of what the lanes have gathered."""
+        if fold.op != "sum" or not blocked:
+            lanes = f"{self.gathers.get(fold.name, fold.name)}_lanes"
+            self.put(f"{fold.name}{GATHERED.get(fold.op, '')} = {self.vec(f'{how(fold)}_lanes', lanes)}")
+        self.finish(fold, blocked, loop)
 
     def width(self) -> int:
         """Return the length of vectors: where rows are long, so that several parts of one are worked on at a time."""
         return VECTOR_BYTES // self.dtype.itemsize * (IN_FLIGHT if self.blocks else 1)
 
     def start_lanes(self, fold: Fold, width: int) -> None:
-        start = START.get(fold.op, "F(0)")
-        self.put(f"{fold.name}_lanes = {self.vec('spread', f'{start}, {width}')}")
+        if fold.op in PLACES:
+            self.put(f"{fold.name}_places = {self.vec('spread', f'np.int32(K), {width}')}")
+        if fold.name not in self.gathers:
+            start = START.get(fold.op, "F(0)")
+            self.put(f"{fold.name}_lanes = {self.vec('spread', f'{start}, {width}')}")
 
     def vector(self, loop: Loop, width: int, part: bool) -> None:
         """Write what is done with one vector; `part` of one if it is the last."""
@@ -165,7 +175,7 @@ class VectorWriter(FoldWriter):
             self.put(f"{name}_lanes = {self.read_vector(name, 'i * K + k')}")
         for name in dict.fromkeys(v.name for v in own if isinstance(v, Param)):
             self.put(f"{name}_lanes = {self.read_vector(name, 'k')}")
-        if any(isinstance(v, Position) for v in own):
+        if any(isinstance(v, Position) for v in own) or any(isinstance(s, Fold) and s.op in PLACES for s in loop.body):
             self.put(f"k_lanes = {self.vec('places', f'k, {self.lanes}')}")
         for name in dict.fromkeys(kept):
             array, start = self.place(name)
@@ -188,15 +198,32 @@ class VectorWriter(FoldWriter):
 
     def gather_lanes(self, fold: Fold) -> None:
         name, value, start = f"{fold.name}_lanes", self.text(fold.value), START.get(fold.op, "F(0)")
+        if fold.name in self.gathers and fold.op not in PLACES:
+            return
         if fold.where is not None:
             value = self.vec("select", f"{self.text(fold.where)}, {value}, {start}")
         if self.in_part:
             value = self.vec("select", f"live, {value}, {start}")
+        if fold.op in PLACES:
+            value = self.track_place(fold, value)
+            if fold.name in self.gathers:
+                return
         if fold.op == "sum":
             value = self.text_of_sum(name, value, fold)
         else:
             value = self.vec("minimum" if fold.op in ("min", "argmin") else "maximum", f"{name}, {value}")
         self.put(f"{name} = {value}")
+
+    def track_place(self, fold: Fold, value: str) -> str:
+        """Note where this vector is beyond all before; return the name of its numbers."""
+        if not value.isidentifier():
+            (x,) = self.temporaries("x")
+            self.put(f"{x} = {value}")
+            value = x
+        sign, places = "<" if fold.op == "argmin" else ">", f"{fold.name}_places"
+        better = f"{value} {sign} {self.gathers.get(fold.name, fold.name)}_lanes"
+        self.put(f"{places} = {self.vec('chosen', f'{better}, k_lanes, {places}')}")
+        return value
 
     def text_of_sum(self, name: str, value: str, fold: Fold) -> str:
         atom = self.in_part or fold.where is not None or value.isidentifier() or value.endswith(")")
@@ -211,6 +238,23 @@ class VectorWriter(FoldWriter):
                 return "k_lanes"
             case _:
                 return None
+
+
+PLACES = {"argmax", "argmin"}
+"""Folds whose result is a class."""
+HOW = {"sum": "add", "min": "min", "argmin": "min"}
+
+
+def how(fold: Fold) -> str:
+    """Return how a fold combines the numbers of two lanes: add, min or max."""
+    return HOW.get(fold.op, "max")
+
+
+def same_lanes(folds: list[Fold]) -> dict[str, str]:
+    """Return which folds can use what a later one gathers: the extreme of the same numbers, for another purpose."""
+    last = {(how(f), f.value, f.where): f.name for f in folds if f.op != "sum"}
+    found = {f.name: last[how(f), f.value, f.where] for f in folds if f.op != "sum"}
+    return {name: other for name, other in found.items() if name != other}
 
 
 def varies(value: Value) -> bool:

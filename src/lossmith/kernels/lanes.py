@@ -330,6 +330,16 @@ def square_root(typingctx: Any, x: Any) -> Any:
     return x(x), codegen
 
 
+@intrinsic
+def chosen(typingctx: Any, condition: Any, a: Any, b: Any) -> Any:
+    """Return integers: those of a in lanes where the condition holds, those of b elsewhere."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return a(condition, a, b), codegen
+
+
 def _halved(builder: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
     """Combine the halves of a vector until one number is left: an order that no processor changes."""
     while vector.type.count > 1:
@@ -360,6 +370,8 @@ def _extreme(name: str, sign: str) -> Callable[[Any, Any, Any], Any]:
     """Return what chooses between two vectors lane by lane, NaN if either is; see LLVM_HAS_MAXIMUM in vecmath."""
 
     def combine(builder: Any, a: Any, b: Any) -> Any:
+        if isinstance(a.type.element, ir.IntType):
+            return builder.select(builder.icmp_signed(sign, a, b), a, b)
         if llvm_version_info >= (20,):
             return call_lanes(builder, name, a.type, a, b)
         first = builder.or_(builder.fcmp_ordered(sign, a, b), builder.fcmp_unordered("uno", a, a))
@@ -371,3 +383,43 @@ def _extreme(name: str, sign: str) -> Callable[[Any, Any, Any], Any]:
 add_lanes = _folding("add_lanes", "Return the sum of all lanes.", _method("fadd"))
 max_lanes = _folding("max_lanes", "Return the largest lane, NaN if one is.", _extreme("llvm.maximum", ">"))
 min_lanes = _folding("min_lanes", "Return the smallest lane, NaN if one is.", _extreme("llvm.minimum", "<"))
+
+
+def _folded_rows(builder: Any, vectors: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
+    """Fold as many vectors as each has lanes into one of their results, halves of two at once, in the same order."""
+    lanes = len(vectors)
+    part = lanes  # how many lanes of each vector belong to one of the first vectors
+    while part > 1:
+        half = part // 2
+        starts = range(0, 2 * lanes, part)
+        orders = [[at + lane for at in starts for lane in range(shift, shift + half)] for shift in (0, half)]
+        low_high = [ir.Constant(ir.VectorType(ir.IntType(32), lanes), order) for order in orders]
+        vectors = [
+            combine(*(builder.shuffle_vector(a, b, order) for order in low_high))
+            for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+        part = half
+    return vectors[0]
+
+
+def _folding_rows(name: str, doc: str, combine: Callable[[Any, Any, Any], Any]) -> Any:
+    def typed(typingctx: Any, array: Any, at: Any, width: Any) -> Any:
+        result = Vector(array.dtype, _literal(width))
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            vector = context.get_value_type(result)
+            first = _pointer(context, builder, sig.args[0], args[0], args[1], vector)
+            places = [builder.gep(first, [ir.Constant(ir.IntType(64), row)]) for row in range(result.width)]
+            vectors = [builder.load(place, align=array.dtype.bitwidth // 8) for place in places]
+            return _folded_rows(builder, vectors, lambda a, b: combine(builder, a, b))
+
+        return result(array, at, width), codegen
+
+    typed.__name__ = typed.__qualname__ = name
+    typed.__doc__ = doc
+    return intrinsic(prefer_literal=True)(typed)
+
+
+add_rows = _folding_rows("add_rows", "Return what add_lanes makes of each of `width` vectors.", _method("fadd"))
+max_rows = _folding_rows("max_rows", "Return what max_lanes makes of each.", _extreme("llvm.maximum", ">"))
+min_rows = _folding_rows("min_rows", "Return what min_lanes makes of each.", _extreme("llvm.minimum", "<"))

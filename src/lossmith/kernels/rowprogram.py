@@ -334,7 +334,7 @@ Form: TypeAlias = Literal["elements", "streams", "tiles", "bands", "rows"]
 FEW, SOME = 40, 512
 """Up to so many classes tiles are faster than bands, and bands than one row at a time."""
 
-STRETCH, TILE = 1024, 64
+STRETCH, TILE, BAND = 1024, 64, 16
 """How many elements, how many rows of a tile or a band, are done together."""
 
 STREAMED = 1 << 21
@@ -352,7 +352,7 @@ def form_of(program: RowProgram, classes: int, many: bool = False) -> Form:
 
 def rows_per_sum(form: Form) -> int:
     """Return how many rows have their values added up by a kernel that does that; 1 if it writes every value."""
-    return STRETCH if form in ("elements", "streams") else 1 if form == "rows" else TILE
+    return {"elements": STRETCH, "streams": STRETCH, "tiles": TILE, "bands": BAND, "rows": 1}[form]
 
 
 def function_name(program: RowProgram) -> str:

@@ -157,15 +157,16 @@ class Kernel:
         self._run(inputs, label, hypers, weight, scale, {**outputs, "value": values}, threads, each)
         return sum_rows(values)
 
-    def straight(self, rows: int, classes: int, each: int = 1) -> Callable[..., None]:
+    def straight(self, rows: int, classes: int, each: int = 1, weighted: bool = False) -> Callable[..., None]:
         """Return what `run` calls after its checks for a batch of that shape: the compiled function, if it is small.
 
-        It is called as call(*inputs, *labels, *hyperparameters, scale, *outputs). Everything is up to the caller: all
-        arrays in C order and aligned, inputs and outputs in the dtype of `compute`, labels in int64 and in range, the
-        value in float64, and no output in the memory of an input. Anything else reads or writes where it should not.
+        It is called as call(*inputs, *labels, *hyperparameters, scale, *outputs), with an array of weights before the
+        scale if `weighted`. Everything is up to the caller: all arrays in C order and aligned, inputs and outputs in
+        the dtype of `compute`, labels in int64 and in range, weights and the value in float64, and no output in the
+        memory of an input. Anything else reads or writes where it should not.
         The value is an array of one number for `each` rows, which is 1 or what `rows_per_sum` says.
         """
-        call = self._prepare(False, classes, each > 1, rows >= STREAMED)
+        call = self._prepare(weighted, classes, each > 1, rows >= STREAMED)
         return self._spread(call, rows, classes, each, None)
 
     def rows_per_sum(self, classes: int) -> int:

@@ -83,7 +83,7 @@ class _Scheduler:
         for stmt in statements(loop.body):
             for value in operands(stmt):
                 self._look(value, number, again)
-        before, changed = self._reciprocals(self._placed(loop, again))
+        before, changed = self._reciprocals(self._compared(self._placed(loop, again)))
         return [*before, changed]
 
     def _look(self, value: Value, number: int, again: dict[str, Let]) -> None:
@@ -119,6 +119,23 @@ class _Scheduler:
 
         return Loop(loop.depth, fill(loop.body, loop.depth + 1))
 
+    @staticmethod
+    def _compared(loop: Loop) -> Loop:
+        """Turn d = 0, for a gap d = x - m of this loop, into x = m: the same, and compared for the gap anyway."""
+        gaps = {s.name: s.value.args for s in loop.body
+                if isinstance(s, Let) and isinstance(s.value, Op) and s.value.op == "gap"}  # fmt: skip
+
+        def change(value: Value) -> Value:
+            match value:
+                case Op("==", (Ref(name, indices), Number(0))) if name in gaps and indices == (Each(0),):
+                    return Op("==", gaps[name])
+                case _:
+                    return value
+
+        changed = map_statement(loop, change)
+        assert isinstance(changed, Loop)
+        return changed
+
     # -------------------------------------------------------------- reciprocals
 
     @staticmethod
@@ -153,7 +170,7 @@ class _Scheduler:
             _, maker, depth = self.made[name]
             if depth != 1 or not isinstance(maker, Let) or not outputs:
                 continue
-            at = next(n for n, s in loops if maker in s.body)
+            at = next((n for n, s in loops if _makes(s, name)), last_at)
             later = [s for s in body[at + 1 :] for s in statements((s,))]
             if at < last_at and self._only_own_entry(name, later):
                 homes[name] = outputs.pop(0)
@@ -163,6 +180,10 @@ class _Scheduler:
     def _only_own_entry(name: str, later: list[Stmt]) -> bool:
         refs = [v for s in later for o in operands(s) for v in subvalues(o) if isinstance(v, Ref) and v.name == name]
         return all(v.indices == (Each(0),) for v in refs)
+
+
+def _makes(loop: Loop, name: str) -> bool:
+    return any(isinstance(s, Let) and s.name == name for s in loop.body)
 
 
 def is_cheap(value: Value) -> bool:

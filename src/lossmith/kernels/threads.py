@@ -6,12 +6,16 @@ So calls may come from many threads at once, from inside pools of others, and af
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
 ENVIRONMENT = "LOSSMITH_NUM_THREADS"
+FEW = 8
+"""With fewer helpers than this, one that waits for another's processor is missed."""
 
 
 def available_threads() -> int:
@@ -33,13 +37,18 @@ class _Job:
         self._next = 0
         self._left = count
         self._lock = threading.Lock()
-        self._done = threading.Event()
+        self._undone = threading.Lock()
+        self._undone.acquire()
         self._error: BaseException | None = None
 
     def help(self) -> None:
         """Do pieces until none is left to begin."""
+        done = 0
         while True:
             with self._lock:
+                self._left -= done
+                if done and self._left == 0:
+                    self._undone.release()
                 piece = self._next
                 if piece >= self._count:
                     return
@@ -48,13 +57,10 @@ class _Job:
                 self._work(piece)
             except BaseException as error:
                 self._error = error
-            with self._lock:
-                self._left -= 1
-                if self._left == 0:
-                    self._done.set()
+            done = 1
 
     def wait(self) -> None:
-        self._done.wait()
+        self._undone.acquire()
         if self._error is not None:
             raise self._error
 
@@ -62,22 +68,53 @@ class _Job:
 class _Pool:
     def __init__(self) -> None:
         self._queue: SimpleQueue[_Job] = SimpleQueue()
-        self._threads = 0
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._where: set[int] | None = None
 
     def invite(self, job: _Job, helpers: int) -> None:
         """Offer the job to so many helpers, and start threads if there are not enough."""
-        if self._threads < helpers:
+        if len(self._threads) < helpers:
             with self._lock:
-                while self._threads < helpers:
-                    threading.Thread(target=self._serve, name="lossmith", daemon=True).start()
-                    self._threads += 1
+                while len(self._threads) < helpers:
+                    thread = threading.Thread(target=self._serve, name="lossmith", daemon=True)
+                    thread.start()
+                    self._threads.append(thread)
+                    self._where = None
+        if helpers < FEW:
+            self._stand_apart()
         for _ in range(helpers):
             self._queue.put(job)
+
+    def _stand_apart(self) -> None:
+        """Keep the helpers off the processor of the thread that asks.
+
+        Linux likes to wake a thread where the one runs that wakes it. There it waits for that one, the other
+        processors idle, until the scheduler has a look a few milliseconds later: long after the job is done.
+        """
+        ask = _processor()
+        if ask is None or threading.current_thread() in self._threads:  # a helper's own processors are not all
+            return
+        apart = os.sched_getaffinity(0) - {ask()}
+        if apart and apart != self._where:
+            with contextlib.suppress(OSError):  # it may be forbidden
+                for thread in self._threads:
+                    os.sched_setaffinity(thread.native_id or 0, apart)
+            self._where = apart
 
     def _serve(self) -> None:
         while True:
             self._queue.get().help()
+
+
+@functools.cache
+def _processor() -> Callable[[], int] | None:
+    """Return what tells the processor this thread runs on, None unless threads can be kept off one."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    import ctypes
+
+    return getattr(ctypes.PyDLL(None), "sched_getcpu", None)
 
 
 _pool = _Pool()
@@ -105,7 +142,8 @@ def run_pieces(work: Callable[[int], None], count: int, threads: int) -> None:
     job.wait()
 
 
-def ends_of_pieces(count: int, threads: int, least: int) -> list[int]:
+@functools.lru_cache(256)
+def ends_of_pieces(count: int, threads: int, least: int) -> tuple[int, ...]:
     """Return where the pieces of a batch end: large ones first, for few calls, then small ones, to end together."""
     ends: list[int] = []
     done = 0
@@ -113,4 +151,4 @@ def ends_of_pieces(count: int, threads: int, least: int) -> list[int]:
         left = count - done
         done += min(left, max(least, left // (2 * threads)))
         ends.append(done)
-    return ends
+    return tuple(ends)

@@ -74,7 +74,8 @@ def spell(layout: Layout) -> str:
             inside = ", ".join(spell(a) for a in args)
             return f"{spell(function)} {inside}" if bare else f"{spell(function)}({inside})"
         case Bars(body):
-            return f"|{spell(body)}|"
+            inside = spell(body)
+            return f"abs({inside})" if "|" in inside else f"|{inside}|"  # bars in bars could be read in two ways
         case Fenced(body, where):
             return spell(body) if where == "stacked" else f"({spell(body)})"
         case Relation(sign, left, right, tight):
