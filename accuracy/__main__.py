@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -24,8 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no loss is called {unknown[0]!r}; there are {', '.join(CATALOGUE)}")
     if options.rows < 1:
         parser.error(f"--rows is {options.rows}, expected 1 or more")
-    if options.write and options.only:
-        parser.error("--write writes the page of the whole catalogue; leave out --only")
     names = options.only or list(CATALOGUE)
     print(f"{options.rows} rows for each of {len(names)} losses, seed {options.seed}", file=sys.stderr)
     began = time.monotonic()
@@ -34,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         path = Path(options.write)
         shown = path.name if path.is_absolute() else path.as_posix()
-        command = f"python -m accuracy --rows {options.rows} --seed {options.seed} --write {shown}"
+        limited = "" if math.isinf(options.minutes) else f" --minutes {options.minutes:g}"
+        command = f"python -m accuracy --rows {options.rows} --seed {options.seed}{limited} --write {shown}"
         path.write_text(page.page(totals, command, options.seed), encoding="utf-8")
     else:
         print(page.summary(totals))
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rows", metavar="N", type=int, default=20_000, help="rows for each loss (20000)")
     add("--only", metavar="LOSS", action="append", default=[], help="of the catalogue; may be repeated")
     add("--seed", metavar="N", type=int, default=0)
+    add("--minutes", metavar="M", type=float, default=math.inf, help="begin no batch later; the page has what is done")
     add("--write", metavar="PAGE", help="write the page; without it a summary is printed")
     add("--processes", metavar="N", type=int, default=min(2, os.cpu_count() or 1), help="0: only this one")
     add("--keep", metavar="FILE", type=Path, default=KEPT, help=f"what was measured, to go on from ({KEPT})")
@@ -73,6 +74,7 @@ def _with_progress(names: Sequence[str], options: argparse.Namespace) -> campaig
             shown.update(task, completed=done, total=total, description=text)
 
         about = {"processes": options.processes, "keep": options.keep, "backends": options.backends}
+        about["minutes"] = options.minutes
         return campaign.run(names, options.rows, options.seed, progress=progress, **about)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -133,6 +134,7 @@ def run(
     progress: Progress,
     keep: Path | None = None,
     backends: Sequence[str] = BACKENDS,
+    minutes: float = math.inf,
 ) -> Totals:
     """Measure losses of the catalogue.
 
@@ -149,6 +151,8 @@ def run(
     keep : Path, optional
         A file to which every batch is written, and from which those that it has already are taken.
     backends : sequence of str
+    minutes : float
+        No batch is begun later than this.
     """
     work = [job for name in names for job in jobs(CATALOGUE[name], rows, seed, backends)]
     totals, kept = Totals(), _Kept(keep)
@@ -160,7 +164,7 @@ def run(
         else:
             totals.add(job, found)
     done = len(work) - len(left)
-    for job, found in _measured(left, processes):
+    for job, found in _measured(left, processes, time.monotonic() + 60 * minutes):
         totals.add(job, found)
         kept.add(job, found)
         done += 1
@@ -168,16 +172,22 @@ def run(
     return totals
 
 
-def _measured(work: Sequence[Job], processes: int) -> Iterator[tuple[Job, Found]]:
+def _measured(work: Sequence[Job], processes: int, until: float) -> Iterator[tuple[Job, Found]]:
     if processes == 0 or not work:
-        yield from ((job, measure_named(job)) for job in work)
+        for job in work:
+            if time.monotonic() < until:
+                yield job, measure_named(job)
         return
     # Spawned, not forked: kernels run on threads.
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting = {pool.submit(measure_named, job): job for job in work}
         try:
             for future in as_completed(waiting):
-                yield waiting.pop(future), future.result()
+                if not future.cancelled():
+                    yield waiting[future], future.result()
+                if time.monotonic() >= until:
+                    for other in waiting:
+                        other.cancel()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -124,6 +124,104 @@ def test_a_plan_that_is_wrong_is_caught() -> None:
         assert bits(loss.value_and_grad(*args)) != first
     loss._plans[key] = plan
     assert bits(loss.value_and_grad(*args)) == first
+    weights = np.arange(1.0, 5)
+    first = bits(loss.value_and_grad(*args, sample_weight=weights))
+    key, plan = list(loss._plans.items())[-1]
+    for wrong in ({"weigh": None}, {"reduction": "sum"}, {"weigh": lambda *_: replace(plan.weigh(*_), total=9.0)}):
+        loss._plans[key] = replace(plan, **wrong)
+        assert bits(loss.value_and_grad(*args, sample_weight=weights)) != first
+
+
+# ------------------------------------------------------------------ weights, and rows that are left out
+
+
+def weighing(rows: int) -> list[dict[str, Any]]:
+    """Return options about labels and weights; some leave rows out."""
+    rng = np.random.default_rng(1)
+    by_row, by_class = rng.uniform(0.1, 2, rows), rng.uniform(0.1, 2, 5)
+    some = np.where(np.arange(rows) % 3 == 0, 0.0, by_row)
+    return [
+        {"sample_weight": by_row},
+        {"sample_weight": some.astype("f4")},
+        {"sample_weight": np.zeros(rows)},
+        {"sample_weight": by_row * 1e-320},
+        {"sample_weight": by_row * 1e305},
+        {"class_weight": by_class},
+        {"class_weight": np.where(by_class > 1, by_class, 0.0)},
+        {"ignore_index": 2},
+        {"ignore_index": 2, "class_weight": by_class, "sample_weight": some},
+    ]
+
+
+@pytest.mark.parametrize("rows", [7, 40_000])
+@pytest.mark.parametrize("name", ["cross_entropy", "multiclass_hinge"])
+def test_the_short_way_with_weights(backend: str, name: str, rows: int) -> None:
+    loss = CATALOGUE[name]
+    for options in weighing(rows):
+        for hostile in (False, True):
+            args = arguments(loss, rows, "f4", hostile)
+            for reduction in ("mean", "sum", "none") if rows < 100 else ("mean",):
+                first, second = both_ways(loss, "value_and_grad", args, reduction=reduction, **options)
+                assert first == second
+    scores, label = arguments(loss, rows, "f4")
+    label[::3] = -100
+    scores[0] = np.nan
+    first, second = both_ways(loss, "value_and_grad", (scores, label), ignore_index=-100)
+    assert first == second
+    kept = np.arange(rows) % 3 != 0
+    value, grad = loss.value_and_grad(scores, label, ignore_index=-100)
+    alone = loss.value_and_grad(scores[kept], label[kept])
+    assert value == pytest.approx(alone[0], rel=1e-14)
+    assert np.abs(grad[kept] / alone[1] - 1).max() < 1e-6
+    assert not grad[~kept].any()
+
+
+def test_weights_are_looked_at_anew(backend: str) -> None:
+    scores, label = arguments(lm.cross_entropy, 6)
+    first, other = np.arange(1.0, 7), np.arange(6.0)
+    for option, values, wrong in (
+        ("sample_weight", (first, other), 4),
+        ("class_weight", (first[:5], other[:5]), 4),
+    ):
+        loss = lm.cross_entropy.bind()
+        for given in values * 2:
+            for smoothing in (0.0, 0.1):
+                options = {option: given.copy(), "label_smoothing": smoothing}
+                expected = bits(lm.cross_entropy.bind().value_and_grad(scores, label, **options))
+                assert bits(loss.value_and_grad(scores, label, **options)) == expected
+        assert len(loss._plans) == 2
+        for bad in (-1.0, np.nan, np.inf):
+            given = values[0].copy()
+            given[wrong] = bad
+            with pytest.raises(lm.DomainError, match=f"{option} is {bad} at index {wrong}"):
+                loss.value_and_grad(scores, label, **{option: given})
+    loss = lm.cross_entropy.bind()
+    for bad in (9, -1):
+        loss(scores, label, ignore_index=3)
+        wrong_label = label.copy()
+        wrong_label[2:5] = 3, 3, bad
+        with pytest.raises(lm.LabelError, match=f"y is {bad} in row 4"):
+            loss(scores, wrong_label, ignore_index=3)
+
+
+def test_weights_may_lie_in_the_memory_of_the_results(backend: str) -> None:
+    scores, label = arguments(lm.cross_entropy, 4)
+    memory = np.zeros((4, 5))
+    weight = memory.reshape(-1)[3:7]
+    for loss in (lm.cross_entropy.bind(), lm.cross_entropy):
+        for _ in range(2):
+            weight[...] = [3.0, 1.0, 0.0, 2.0]
+            expected = loss.grad(scores, label, sample_weight=weight.copy())
+            np.testing.assert_array_equal(loss.grad(scores, label, sample_weight=weight, out=memory), expected)
+
+
+def test_elementwise_weights(backend: str) -> None:
+    scores = np.random.default_rng(0).normal(size=(6, 5))
+    for weight in (np.arange(30.0).reshape(6, 5), np.arange(6.0), np.array(2.0)):
+        first, second = both_ways(
+            lm.huber, "value_and_grad", (scores, scores.T.copy().reshape(6, 5)), sample_weight=weight
+        )
+        assert first == second
 
 
 # ------------------------------------------------------------------ where results go
@@ -187,10 +285,9 @@ def test_calls_that_need_a_look_at_more_have_no_plan(monkeypatch: pytest.MonkeyP
         ((scores.astype("f2"), label), {}),
         ((scores.astype(">f8"), label), {}),
         ((scores, np.full((4, 5), 0.2, "f4")), {}),
-        ((scores, label), {"sample_weight": np.ones(4)}),
-        ((scores, label), {"sample_weight": 2.0}),
-        ((scores, label), {"class_weight": np.ones(5)}),
-        ((scores, label), {"ignore_index": 2}),
+        ((scores, label), {"sample_weight": [1.0] * 4}),
+        ((scores, np.full((4, 5), 0.2)), {"class_weight": np.ones(5)}),
+        ((scores, label), {"label_smoothing": np.array(0.1)}),
         ((scores, label), {"label_smoothing": [0.1] * 5}),
         ((scores, label), {"precision": "exact"}),
         ((scores.T.copy(), label), {"axis": 0}),

@@ -147,6 +147,8 @@ def _keep_plan(
         label=label,
         checks=tuple(checks),
         params=tuple(None if p.ndim else kernel.compute.type(ready.hypers[p.name]) for p in program.params),
+        scale=factor(settings["reduction"], layout.rows),
+        divisor=float(layout.rows),
         layout=layout,
         flat_shape=None if layout.flat_shape == layout.shape else layout.flat_shape,
         reduction=settings["reduction"],

@@ -100,6 +100,10 @@ class Plan:
     """Arguments, and what must be true of their values."""
     params: tuple[Any, ...]
     """Hyperparameters, None for class weights that the definition places."""
+    scale: float
+    """What everything but the value is multiplied by, unless there are weights."""
+    divisor: float
+    """What the sum of values is divided by for their mean, unless there are weights."""
     layout: Layout
     flat_shape: tuple[int, ...] | None
     """The shape that the compiled function wants, where it is another than that of the scores."""
@@ -122,10 +126,11 @@ class Plan:
             if not self._takes(found, (*args, *options.values())):
                 return None
         rows, params, targets = [args[k] for k in self.order], self.params, found
-        weight, divisor = None, layout.rows
+        weight, scale, divisor = None, self.scale, self.divisor
         if self.weigh is not None:
             counted = self.weigh(args, options)
             weight, divisor, by_class = counted.weight, counted.total, counted.class_weight
+            scale = factor(self.reduction, divisor)
             if self.label >= 0:
                 rows[-1] = counted.label
             if None in params:
@@ -137,7 +142,6 @@ class Plan:
             targets = [a.reshape(self.flat_shape) for a in found]
         values = np.empty(self.sums) if self.sums else None
         targets = targets if values is None else [values, *targets]
-        scale = factor(self.reduction, divisor)
         if weight is None:
             self.call(False)(*rows, *params, scale, *targets)
         else:

@@ -192,8 +192,9 @@ def rows_of(loss: Loss, layout: Layout, given: Any, settings: Mapping[str, Any],
     if weight is None and counted is not None:
         weight, total = counted.view(np.int8).astype(np.float64), float(np.count_nonzero(counted))
     if label is not None and class_weight is not None:
-        total_weight = class_weight.take(label) if weight is None else weight * class_weight.take(label)
-        weight, total = weight if placed else total_weight, sum_rows(total_weight)
+        each = class_weight.take(label, mode="wrap")  # the fastest mode: labels are in range
+        each = each if weight is None else weight * each
+        weight, total = weight if placed else each, sum_rows(each)
     elif total is None:
         total = float(layout.rows) if weight is None else sum_rows(weight)
     return Rows(label, soft, class_weight, weight, total, counted)

@@ -74,13 +74,16 @@ def emit_numba(program: RowProgram, dtype: np.dtype, weighted: bool = False) -> 
 class Emitter(VectorWriter):
     """Writes a kernel that takes one row at a time."""
 
+    share_rows = True
+    """Whether what one loop keeps for another lives in the rows of outputs."""
+
     def __init__(self, program: RowProgram, dtype: np.dtype, weighted: bool) -> None:
         super().__init__()
         self.program = program = renamed(program, NUMBA_NAMES.union(name for name, _ in program.outputs))
         self.dtype = dtype
         self.weighted = weighted
         self.elementwise = program.kind == "elementwise"
-        self.schedule = schedule(program)
+        self.schedule = schedule(program, self.share_rows)
         loops = [s for s in self.schedule.body if isinstance(s, Loop)]
         self.longest = max(loops, key=operations, default=None)
         self.made = {s.name: s.value for s in statements(program.body) if isinstance(s, Let)}

@@ -17,7 +17,7 @@ import numpy as np
 
 from lossmith.kernels.emit_folds import START
 from lossmith.kernels.emit_numba import Emitter
-from lossmith.kernels.emit_vectors import VECTOR_BYTES
+from lossmith.kernels.emit_vectors import PLACES, VECTOR_BYTES, same_lanes
 from lossmith.kernels.printing import ATOM, UNARY
 from lossmith.kernels.rowprogram import (
     SINGLE,
@@ -59,11 +59,15 @@ class TileEmitter(Emitter):
     """Writes a kernel that takes TILE rows at a time, with the numbers of each row in strips."""
 
     blocks = False
+    rows = TILE
+    """How many rows are done together."""
+    row_start: tuple[str, ...] = ()
+    """What a loop over the classes of one row needs to be told."""
 
     def __init__(self, program: RowProgram, dtype: np.dtype, weighted: bool, summed: bool) -> None:
         super().__init__(program, dtype, weighted)
         self.summed = summed
-        self.step = f"U({VECTOR_BYTES // self.dtype.itemsize})"
+        self.step = f"U({self.width()})"
 
     def function(self) -> None:
         self.group: list[Let | Store] = []
@@ -118,7 +122,7 @@ class TileEmitter(Emitter):
         for stmt in statements(tuple(body)):
             if isinstance(stmt, Fold) or (isinstance(stmt, Let) and stmt.depth == 0):
                 strips[stmt.name] = False
-            if isinstance(stmt, Fold) and stmt.op in ("argmax", "argmin"):
+            if isinstance(stmt, Fold) and stmt.op in PLACES:
                 strips[f"{stmt.name}_best"] = False
         values = [v for s in statements(tuple(body)) for o in operands(s) for v in subvalues(o)]
         self.places = sorted({v.index.name for v in values if isinstance(v, Position) and isinstance(v.index, AtLabel)})
@@ -131,17 +135,21 @@ class TileEmitter(Emitter):
     def put_head(self) -> None:
         first = self.program.inputs[0]
         self.lines.append(f"def kernel({', '.join(self.arguments())}):")
-        self.put(f"N, K, T = U({first}.shape[0]), U({first}.shape[1]), U({TILE})")
+        self.put(f"N, K, T = U({first}.shape[0]), U({first}.shape[1]), U({self.rows})")
         if not self.weighted and any(name != "value" for name, _ in self.program.outputs):
             self.put("factor = F(scale)")
         single = [name for name, per_class in self.strips.items() if not per_class]
         several = [name for name, per_class in self.strips.items() if per_class]
         for n, name in enumerate(single):
-            self.put(f"of_{name} = U({n * TILE})")
+            self.put(f"of_{name} = U({n * self.rows})")
+        self.put_places(len(single) * self.rows, several)
+
+    def put_places(self, start: int, several: list[str]) -> None:
+        """Write where the strips begin that have a number per class, and make room for all."""
         for n, name in enumerate(several):
-            self.put(f"of_{name} = U({len(single) * TILE})" + (f" + U({n}) * K * T" if n else ""))
+            self.put(f"of_{name} = U({start})" + (f" + U({n}) * K * T" if n else ""))
         # blocks have four classes: where there are fewer, what follows a strip is written before it is made
-        self.put(f"tile = np.empty(U({(len(single) + 4) * TILE}) + U({len(several)}) * K * T, F)")
+        self.put(f"tile = np.empty(U({start + 4 * self.rows}) + U({len(several)}) * K * T, F)")
 
     # -------------------------------------------------------------- loops over the rows of a tile
 
@@ -231,9 +239,11 @@ class TileEmitter(Emitter):
             self.put(line)
         if self.weighted and any(isinstance(s, Store) for s in loop.body):
             self.put(f"factor = {self.strip('factor')}")
+        self.gathers = same_lanes(folds)
         for fold in folds:
-            start = START.get(fold.op, "F(0)")
-            self.put(f"{fold.name}_lanes = {self.vec('spread', f'{start}, {self.lanes}')}")
+            if fold.name not in self.gathers:
+                start = START.get(fold.op, "F(0)")
+                self.put(f"{fold.name}_lanes = {self.vec('spread', f'{start}, {self.lanes}')}")
         outer = self.enter_classes(loop.body)
         if loop is self.longest:
             self.look_ahead(f"(first + T + r) * K + k * {self.step}")
@@ -247,8 +257,8 @@ class TileEmitter(Emitter):
                 self.body((stmt,))
         self.leave_classes(outer)
         for fold in folds:
-            text = f"{fold.name}_lanes"
-            if fold.op in ("argmax", "argmin"):
+            text = f"{self.gathers.get(fold.name, fold.name)}_lanes"
+            if fold.op in PLACES:
                 self.put(self.vec("store", f"tile, of_{fold.name}_best + r, {text}"))
             else:
                 self.write(fold.name, f"{text} != {text}" if fold.op == "nan" else text)
@@ -256,8 +266,11 @@ class TileEmitter(Emitter):
         for fold in folds:
             if fold.op == "peak":
                 self.settle_rows(fold, loop)
-            elif fold.op in ("argmax", "argmin"):
+            elif fold.op in PLACES:
                 self.find_places(fold, loop)
+
+    def track_place(self, fold: Fold, value: str) -> str:
+        return value  # found in a loop of its own
 
     def enter_classes(self, body: Iterable[Stmt]) -> set[str]:
         """Begin a loop over the classes of these rows: read what its statements look at."""
@@ -324,7 +337,8 @@ class TileEmitter(Emitter):
 
     def settle_rows(self, fold: Fold, loop: Loop) -> None:
         lets, values = self.needed_for(fold, loop)
-        reads = list(self.preamble(values, {fold.name, *(let.name for let in lets)}))
+        reads = list(self.row_start)
+        reads += self.preamble(values, {fold.name, *(let.name for let in lets)})
         self.put("for r in range(R):")
         self.indent += 1
         self.put(f"{fold.name} = tile[of_{fold.name} + r]")

@@ -127,7 +127,15 @@ class VectorWriter(FoldWriter):
         if fold.op != "sum" or not blocked:
             lanes = f"{self.gathers.get(fold.name, fold.name)}_lanes"
             self.put(f"{fold.name}{GATHERED.get(fold.op, '')} = {self.vec(f'{how(fold)}_lanes', lanes)}")
+            if fold.op in PLACES:
+                none = self.vec("spread", f"np.int32(K), {self.width()}")
+                found = self.vec("chosen", f"{lanes} == {fold.name}_best, {fold.name}_places, {none}")
+                self.put(f"{fold.name} = U({self.vec('min_lanes', found)})")
+                self.put(f"if {fold.name} == K:  # rare: a NaN, or only infinities")
+                self.indent += 1
         self.finish(fold, blocked, loop)
+        if fold.op in PLACES:
+            self.indent -= 1
 
     def width(self) -> int:
         """Return the length of vectors: where rows are long, so that several parts of one are worked on at a time."""
