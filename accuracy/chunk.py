@@ -162,7 +162,9 @@ class Chunk:
         scores = self.rows.inputs[self.scores.name][row]
         masked = np.flatnonzero(np.atleast_1d(np.isneginf(scores))).tolist()
         if len(masked) < 2:
-            return self._defined(self._settled(row, self.numbers(row)), row)
+            found = self._defined(self._settled(row, self.numbers(row)), row)
+            # A row of −∞ alone is NaN, and so is one of one class, though its limit may be a number.
+            return [NOT_JUDGED] * len(found) if len(masked) == self.job.K else found
         ways: list[list[Parts]] = []
         for step in (0, 1, -1):  # a limit must not depend on which score falls fastest
             numbers = self.numbers(row)

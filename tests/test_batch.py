@@ -258,3 +258,17 @@ def test_out_may_be_the_weights_and_the_targets() -> None:
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
     assert found[0] is weight
+
+
+@pytest.mark.parametrize("shape", [(3, 700_000), (1_500_000, 1), (2_100_001,)])
+def test_what_is_outside_is_found_anywhere_in_a_large_array(shape: tuple[int, ...]) -> None:
+    target = np.full(shape, 0.5, "f4")
+    flat = target.reshape(-1)
+    check = evaluation.batch.domain_check("unit", target.dtype)
+    assert check(target)
+    for at in (0, flat.size // 2, flat.size - 1):
+        for wrong in (1.5, -1e-30, NAN):
+            flat[at] = wrong
+            assert not check(target)
+        flat[at] = 0.5
+    assert check(target[::-1].T)

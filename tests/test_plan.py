@@ -158,7 +158,7 @@ def weighing(rows: int) -> list[dict[str, Any]]:
 def test_the_short_way_with_weights(backend: str, name: str, rows: int) -> None:
     loss = CATALOGUE[name]
     for options in weighing(rows):
-        for hostile in (False, True):
+        for hostile in (False, True) if rows < 100 else (False,):  # an infinite sum of many takes a closer look
             args = arguments(loss, rows, "f4", hostile)
             for reduction in ("mean", "sum", "none") if rows < 100 else ("mean",):
                 first, second = both_ways(loss, "value_and_grad", args, reduction=reduction, **options)
@@ -172,7 +172,7 @@ def test_the_short_way_with_weights(backend: str, name: str, rows: int) -> None:
     value, grad = loss.value_and_grad(scores, label, ignore_index=-100)
     alone = loss.value_and_grad(scores[kept], label[kept])
     assert value == pytest.approx(alone[0], rel=1e-14)
-    assert np.abs(grad[kept] / alone[1] - 1).max() < 1e-6
+    np.testing.assert_allclose(grad[kept], alone[1], rtol=1e-6)
     assert not grad[~kept].any()
 
 

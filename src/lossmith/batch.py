@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lossmith.errors import DomainError, LabelError, ShapeError
+from lossmith.kernels.threads import available_threads, run_pieces
 from lossmith.language.formula import Formula, Hyperparameter, Input
 
 _TOLERANCE = {2: 1e-2, 4: 1e-4, 8: 1e-6}
@@ -159,6 +160,8 @@ _OUTSIDE = {
 }
 
 
+_FEW, _MANY = 1 << 13, 1 << 20
+
 Check: TypeAlias = Callable[[np.ndarray], bool]
 """Whether all values of an array surely are what they must be; False where that takes a closer look."""
 
@@ -166,7 +169,23 @@ Check: TypeAlias = Callable[[np.ndarray], bool]
 def _at_most(limit: int, dtype: np.dtype[Any]) -> Check:
     """Return a check of the bits in one pass: seen as unsigned, negative numbers and NaN are the largest."""
     unsigned = np.dtype(f"u{dtype.itemsize}")
-    return lambda array: not array.size or bool(array.view(unsigned).max() <= limit)
+    return lambda array: not array.size or _largest(array.view(unsigned)) <= limit
+
+
+def _largest(array: np.ndarray) -> int:
+    """Return the maximum, the fastest way: argmax is called sooner, and is slower; a large array takes threads."""
+    if array.size <= _FEW:
+        return array.item(array.argmax())
+    if array.size < _MANY:
+        return int(array.max())
+    rows = -(-len(array) * _MANY // (2 * array.size))
+    found = [0] * -(-len(array) // rows)
+
+    def look(piece: int) -> None:
+        found[piece] = int(array[piece * rows : (piece + 1) * rows].max())
+
+    run_pieces(look, len(found), available_threads())
+    return max(found)
 
 
 def label_check(classes: int, dtype: np.dtype[Any]) -> Check:

@@ -51,7 +51,8 @@ J, K = named("j"), named("k")
 def specialised(formula: Formula, constants: Mapping[str, float], positive: frozenset[str] = frozenset()) -> Formula:
     """Return the formula with the hyperparameters in `constants` folded in, and those above 0 marked."""
     mapping = {Hyper(name, ()): const(value) for name, value in constants.items()}
-    expr = contract(substitute(formula.expr, mapping))
+    # Only where something is folded in: contracting opens (p_k − 1{k=y})², whose square at y would not cancel.
+    expr = contract(substitute(formula.expr, mapping)) if mapping else formula.expr
     kept = tuple(replace(h, positive=h.name in positive) for h in formula.hypers if h.name not in constants)
     definitions = tuple(replace(d, expr=substitute(d.expr, mapping)) for d in formula.definitions)
     return replace(formula, expr=expr, hypers=kept, definitions=definitions)

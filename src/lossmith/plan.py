@@ -3,6 +3,7 @@
 The general way, evaluation.py, looks at whatever a call may bring, which takes longer than a small batch. What it finds
 out about plain arrays is kept as a Plan. The next call of that kind looks at the values only, and goes straight to the
 compiled function. A plan that is not sure that all is well computes nothing, and the general way says what is wrong.
+Labels and weights that options are about go through the same function on both ways.
 """
 
 from __future__ import annotations

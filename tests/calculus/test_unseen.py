@@ -27,7 +27,6 @@ SHORT: dict[str, str] = {
     "spherical": CROSSING,
     "temperatures": "the difference of two softmaxes loses digits where both cross at a tie",
     "renyi": "the difference of two softmaxes loses digits where both cross at a tie",
-    "complement_log": "a Hessian a little over the promise near its zero",
     "tangent": "arctan: polynomials above r² + 1 reach ∞ where the scores are the largest floats",
     "normalized": "a quotient of two logarithms that are both infinite",
     "unlikelihood": "1/(1 − p_j) for every j where one class leads by more than the range of floats",

@@ -57,6 +57,23 @@ def test_folds_look_at_every_lane(at):
 
 
 @njit(nogil=True, error_model="numpy")
+def fold_rows(x):
+    out = np.empty((3, 16), x.dtype)
+    lanes.store(out, U(0), turning.add_rows(x, U(0), 16))
+    lanes.store(out, U(16), turning.max_rows(x, U(0), 16))
+    lanes.store(out, U(32), turning.min_rows(x, U(0), 16))
+    return out
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_rows_are_folded_together_as_each_alone(dtype):
+    x = np.random.default_rng(5).normal(size=(16, 16)).astype(dtype)
+    x[3, 7], x[9, 0], x[12] = np.nan, np.inf, -np.inf
+    each = np.array([fold_all(row) for row in x], dtype).T
+    assert fold_rows(x).tobytes() == each.tobytes()
+
+
+@njit(nogil=True, error_model="numpy")
 def there_and_back(s, out, step, size):
     N, K, T = U(s.shape[0]), U(s.shape[1]), U(64)
     tile = np.empty(K * T + U(4) * T, s.dtype)
@@ -143,19 +160,60 @@ def test_a_row_does_not_depend_on_its_neighbours(form):
         assert one[1].tobytes() == grad[37:38].tobytes()
 
 
+def crowded(k):
+    """Return rows with many equal numbers, infinities and NaN, and a label each."""
+    rng = np.random.default_rng(k)
+    s = rng.integers(-3, 4, (67, k)).astype("f4")
+    s[5], s[6, ::2], s[7, -1], s[8], s[9, k // 2 :] = -np.inf, -np.inf, np.inf, np.inf, np.nan
+    s[10], s[10, -1] = -np.inf, 1.0
+    s[11] = -9.0  # below what fills the lanes that belong to no class
+    return s, rng.integers(0, k, 67)
+
+
+@pytest.mark.parametrize("k", [10, 41, 64, 100, 513, 600, 1100])
+def test_the_first_of_equal_classes_is_found(k):
+    s, label = crowded(k)
+    _, grad = run(forms.largest_margin, "f4", "numba", s, label)
+    _, exact = run(forms.largest_margin, "f4", "numpy", s, label)
+    np.testing.assert_array_equal(grad, exact)
+
+
+@pytest.mark.parametrize("k", [100, 600])
+def test_the_last_of_equal_classes_is_a_mistake(monkeypatch, k):
+    """A planted mistake: of equal numbers in a lane the last one is taken."""
+    track = emit_vectors.VectorWriter.track_place
+
+    def late(self, fold, value):
+        name = track(self, fold, value)
+        self.lines[-1] = self.lines[-1].replace(" > ", " >= ")
+        return name
+
+    monkeypatch.setattr(emit_vectors.VectorWriter, "track_place", late)
+    s, label = crowded(k)
+    _, exact = run(forms.largest_margin, "f4", "numpy", s, label)
+    _, grad = planted(forms.largest_margin, "bands" if k < 512 else "rows", s, label)
+    assert not np.array_equal(grad, exact, equal_nan=True)
+
+
 @pytest.mark.parametrize("k", [10, 100, 600])
 def test_a_lane_too_few_is_found(monkeypatch, k):
     """A planted mistake: the last part of a row is taken for one lane shorter than it is."""
     form = forms.soft_cross_entropy
     monkeypatch.setattr(emit_vectors.VectorWriter, "read_vector", _short)
     s, target = batch(form, 19, k, "f4")
-    text = emit(lower(*form()), np.dtype("f4"), form="rows")
-    namespace: dict[str, object] = {}
-    exec(compile(text, "planted", "exec"), namespace)
-    value, grad = np.empty(19), np.empty_like(s)
-    namespace["kernel"](s, target, 1.0, value, grad)
+    value, _ = planted(form, "rows", s, target)
     exact, _ = run(form, "f8", "numpy", s.astype("f8"), target.astype("f8"))
     assert distance(value, exact, UNIT["f4"]) > 64
+
+
+def planted(form, arrangement, s, target):
+    """Return what a kernel computes that is written now, past every cache."""
+    text = emit(lower(*form()), np.dtype("f4"), form=arrangement)
+    namespace: dict[str, object] = {}
+    exec(compile(text, "planted", "exec"), namespace)
+    value, grad = np.empty(len(s)), np.empty_like(s)
+    namespace["kernel"](s, target, 1.0, value, grad)
+    return value, grad
 
 
 def _short(self, array, at):

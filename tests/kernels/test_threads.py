@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from kernels import stable_forms as forms
-from lossmith.kernels import cache
+from lossmith.kernels import cache, threads
 from lossmith.kernels.lower import lower
 from lossmith.kernels.programs import program_for
 from lossmith.kernels.runtime import compile_kernel
@@ -69,6 +70,31 @@ def test_an_error_in_a_piece_reaches_the_caller_and_the_pool_lives_on():
         with pytest.raises(ZeroDivisionError):
             run_pieces(fail, 8, 4)
     test_every_piece_is_done_once()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be placed here")
+@pytest.mark.skipif(available_threads() < 2, reason="needs two processors")
+def test_helpers_stand_apart():
+    """No helper waits for the processor of the thread that asks, and that thread may run where it could before."""
+    everywhere = os.sched_getaffinity(0)
+    for here in sorted(everywhere)[:2] * 2:
+        where = []
+
+        def look(_, where=where):
+            if threading.current_thread() is not threading.main_thread():
+                where.append(os.sched_getaffinity(0))
+            time.sleep(0.001)
+
+        # A thread that is held on one processor would leave the helpers no other: this asks as if it ran there.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(threads, "_processor", lambda here=here: lambda: here)
+            run_pieces(look, 20, 3)
+        assert where
+        assert all(mask == everywhere - {here} for mask in where)
+        assert os.sched_getaffinity(0) == everywhere
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "_processor", lambda: None)
+        test_every_piece_is_done_once()
 
 
 def test_pieces_may_ask_for_pieces():

@@ -56,11 +56,12 @@ def guarded(expr: Expr, targets: frozenset[str], scores: frozenset[str] = frozen
             new = rewrite(e)
             if new is not None:
                 return new
-        for f in e.factors:
+        factors = sorted(e.factors, key=_kind)
+        for f in factors:
             rest = mul(*(g for g in e.factors if g is not f))
             if is_indicator(f) and not isinstance(f, Const) and may_be_infinite(rest, targets):
                 return where(f, step(rest), ZERO)
-        for f in e.factors:
+        for f in factors:
             logged = any(isinstance(g, Call) and g.function == "log" and g.args[0] is f for g in e.factors)
             if logged or _leaves_out(f, targets):
                 others = [g for g in e.factors if g is not f and not isinstance(g, Const)]
@@ -93,6 +94,18 @@ def _dominated(e: Add, targets: frozenset[str]) -> Expr:
     return e
 
 
+def _kind(f: Expr) -> list[str]:
+    """Return what orders factors whatever their indices are called: Σ_m z_m and z_j must guard alike, to the last bit.
+
+    A sum over the others counts the entries that equal its largest.
+    """
+    return sorted(
+        f"{type(n).__name__} {getattr(n, 'name', '')}{getattr(n, 'function', '')}{getattr(n, 'value', '')}"
+        for n in walk(f)
+        if isinstance(n, Expr)
+    )
+
+
 def _of_difference(e: Call, scores: frozenset[str]) -> Expr:
     """Let max(0, s_k − s_y + Δ) be 0 where both are −∞: a class of −∞ contributes nothing.
 
@@ -108,10 +121,12 @@ def _of_difference(e: Call, scores: frozenset[str]) -> Expr:
 
 def _scaled_square(e: Mul) -> Expr | None:
     """Write r²/2 as (r/2)·r: r² leaves the range of floats first."""
-    if len(e.factors) != 2 or not isinstance(e.factors[0], Const):
+    if len(e.factors) != 2:
         return None
     number, square = e.factors
-    if not (isinstance(square, Pow) and square.exponent is TWO and 0 < abs(number.value) < 1):
+    if not (isinstance(number, Const) and isinstance(square, Pow) and square.exponent is TWO):
+        return None
+    if not 0 < abs(number.value) < 1:
         return None
     return mul(Held(mul(number, square.base)), square.base)
 
@@ -185,15 +200,18 @@ def _quotient(f: Expr, parts: tuple[Expr, ...]) -> Expr:
 
 
 def _twice_divided(e: Mul) -> Expr | None:
-    """Write v·p⁻² as v/p/p: p² is subnormal, or 0, where p is not."""
-    v = next((f for f in e.factors if isinstance(f, Entry) and f.name == DIRECTION), None)
-    others = [f for f in e.factors if f is not v and not isinstance(f, Const)]
-    if v is None or len(others) != 1 or not isinstance(others[0], Pow):
+    """Write v·p⁻² as v/p/p and t·v·p⁻² as (t/p)·(v/p): p² is subnormal, or 0, where p is not."""
+    entries = [f for f in e.factors if isinstance(f, Entry)]
+    powers = [f for f in e.factors if isinstance(f, Pow) and f.exponent is const(-2) and isinstance(f.base, Entry)]
+    v = next((f for f in entries if f.name == DIRECTION), None)
+    others = [f for f in e.factors if not isinstance(f, Const) and f is not v and f not in powers]
+    if v is None or len(powers) != 1 or len(others) > 1 or any(f not in entries for f in others):
         return None
-    p, exponent = others[0].base, others[0].exponent
-    if not isinstance(p, Entry) or exponent is not const(-2):
-        return None
-    return mul(const(coefficient(e)[0]), Held(div(Held(div(v, p)), p)))
+    p, number = powers[0].base, const(coefficient(e)[0])
+    if not others:
+        return mul(number, Held(div(Held(div(v, p)), p)))
+    (t,) = others
+    return mul(number, where(compare("==", t, ZERO), ZERO, mul(Held(div(t, p)), Held(div(v, p)))))
 
 
 PRODUCT_GUARDS = (_scaled_square, _vanishing_together, _twice_divided)

@@ -112,7 +112,7 @@ class _BandEmitter(TileEmitter):
         self.write(name, self.vec("min_rows", f"tile, of_{name}_places + r * {self.step}, {self.lanes}"))
         self.leave_rows()
         self.put("for r in range(R):")
-        self.put(f"    if tile[of_{name} + r] == F(K):  # rare: a NaN, or only infinities")
+        self.put(f"    if tile[of_{name} + r] == F(K):  # rare: a NaN, or infinities alone")
         self.indent += 2
         self.put("i = first + r")
         lets, values = self.needed_for(fold, loop)
@@ -125,6 +125,9 @@ class _BandEmitter(TileEmitter):
 
     def gather(self, fold: Fold) -> None:
         Emitter.gather(self, fold)
+
+    def track_place(self, fold: Fold, value: str) -> str:
+        return Emitter.track_place(self, fold, value)
 
     def keep(self, name: str) -> None:
         Emitter.keep(self, name)

@@ -41,10 +41,9 @@ VECTOR_BYTES = 64
 IN_FLIGHT = 4
 """How many registers of a processor a vector fills: while one waits for its last result, another is worked on."""
 
-LANES = {"add_lanes", "add_rows", "as_floats", "chosen", "first_lanes", "load", "load_some", "max_lanes", "max_rows",
-         "min_lanes", "min_rows", "places", "spread", "square_root", "store", "store_some", "will_read",
-         "will_write"}  # fmt: skip
-TURNING = {"rows_in", "rows_out"}
+LANES = {"add_lanes", "as_floats", "chosen", "first_lanes", "load", "load_some", "max_lanes", "min_lanes", "places",
+         "spread", "square_root", "store", "store_some", "will_read", "will_write"}  # fmt: skip
+TURNING = {"add_rows", "max_rows", "min_rows", "rows_in", "rows_out"}
 """The functions of lanes.py and turning.py that loops are written with."""
 
 GATHERED = {"nan": "_max", "argmax": "_best", "argmin": "_best"}
@@ -131,7 +130,7 @@ class VectorWriter(FoldWriter):
                 none = self.vec("spread", f"np.int32(K), {self.width()}")
                 found = self.vec("chosen", f"{lanes} == {fold.name}_best, {fold.name}_places, {none}")
                 self.put(f"{fold.name} = U({self.vec('min_lanes', found)})")
-                self.put(f"if {fold.name} == K:  # rare: a NaN, or only infinities")
+                self.put(f"if {fold.name} == K:  # rare: a NaN, or infinities alone")
                 self.indent += 1
         self.finish(fold, blocked, loop)
         if fold.op in PLACES:

@@ -128,18 +128,18 @@ def _compared(sign: str) -> Callable[[Any, Any, Any], Any]:
     return emit
 
 
-def _method(name: str) -> Callable[..., Any]:
+def method(name: str) -> Callable[..., Any]:
     return lambda builder, *values: getattr(builder, name)(*values)
 
 
 for _symbol, _name in ARITHMETIC.items():
-    _binary(_symbol, _method(_name), floats=True, truth=False)
+    _binary(_symbol, method(_name), floats=True, truth=False)
 for _symbol, _name in COMPARISONS.items():
     _binary(_symbol, _compared(_name), floats=True, truth=True)
 for _symbol, _name in LOGIC.items():
-    _binary(_symbol, _method(_name), floats=False, truth=True)
-_unary(operator.neg, _method("fneg"))
-_unary(operator.not_, _method("not_"))
+    _binary(_symbol, method(_name), floats=False, truth=True)
+_unary(operator.neg, method("fneg"))
+_unary(operator.not_, method("not_"))
 
 
 def call_lanes(builder: Any, name: str, result: Any, *values: Any) -> Any:
@@ -163,7 +163,7 @@ def pointer(context: Any, builder: Any, kind: Any, array: Any) -> Any:
     return context.make_array(kind)(context, builder, array).data
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any, to: Any) -> Any:
+def place_of(context: Any, builder: Any, kind: Any, array: Any, at: Any, to: Any) -> Any:
     return builder.bitcast(builder.gep(pointer(context, builder, kind, array), [at]), ir.PointerType(to))
 
 
@@ -184,18 +184,18 @@ def masked(builder: Any, name: str, result: Any, vector: Any, values: list[Any])
     return builder.call(function, values)
 
 
-def _literal(kind: Any) -> int:
+def literal(kind: Any) -> int:
     return int(kind.literal_value)
 
 
 @intrinsic(prefer_literal=True)
 def load(typingctx: Any, array: Any, at: Any, width: Any) -> Any:
     """Return the `width` numbers of an array in C order that begin at place `at`."""
-    result = Vector(array.dtype, _literal(width))
+    result = Vector(array.dtype, literal(width))
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vector = context.get_value_type(result)
-        address = _pointer(context, builder, sig.args[0], args[0], args[1], vector)
+        address = place_of(context, builder, sig.args[0], args[0], args[1], vector)
         return builder.load(address, align=result.element.bitwidth // 8)
 
     return result(array, at, width), codegen
@@ -204,11 +204,11 @@ def load(typingctx: Any, array: Any, at: Any, width: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def load_some(typingctx: Any, array: Any, at: Any, width: Any, count: Any) -> Any:
     """Return the first `count` of `width` numbers, and 0 in the other lanes; nothing behind them is read."""
-    result = Vector(array.dtype, _literal(width))
+    result = Vector(array.dtype, literal(width))
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vector = context.get_value_type(result)
-        address = _pointer(context, builder, sig.args[0], args[0], args[1], vector)
+        address = place_of(context, builder, sig.args[0], args[0], args[1], vector)
         rest = ir.Constant(vector, [0.0] * vector.count)
         align = ir.Constant(ir.IntType(32), result.element.bitwidth // 8)
         live = live_lanes(builder, args[3], vector.count)
@@ -222,7 +222,7 @@ def store(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
     """Write a vector to an array in C order from place `at`; a number too, if the result did not depend on the lane."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        address = _pointer(context, builder, sig.args[0], args[0], args[1], args[2].type)
+        address = place_of(context, builder, sig.args[0], args[0], args[1], args[2].type)
         builder.store(args[2], address, align=sig.args[0].dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -235,7 +235,7 @@ def store_some(typingctx: Any, array: Any, at: Any, value: Any, count: Any) -> A
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vector = args[2].type
-        address = _pointer(context, builder, sig.args[0], args[0], args[1], vector)
+        address = place_of(context, builder, sig.args[0], args[0], args[1], vector)
         align = ir.Constant(ir.IntType(32), sig.args[0].dtype.bitwidth // 8)
         live = live_lanes(builder, args[3], vector.count)
         masked(builder, "store", ir.VoidType(), vector, [args[2], address, align, live])
@@ -275,7 +275,7 @@ will_write = _ahead("will_write", 1, "Ask for the place of numbers that will be 
 @intrinsic(prefer_literal=True)
 def spread(typingctx: Any, number: Any, width: Any) -> Any:
     """Return a vector full of a number; a vector as it is."""
-    result = number if isinstance(number, Vector) else Vector(types.unliteral(number), _literal(width))
+    result = number if isinstance(number, Vector) else Vector(types.unliteral(number), literal(width))
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return widened(builder, args[0], context.get_value_type(result))
@@ -286,7 +286,7 @@ def spread(typingctx: Any, number: Any, width: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def first_lanes(typingctx: Any, count: Any, width: Any) -> Any:
     """Return which of `width` lanes are among the first `count`."""
-    result = Vector(types.boolean, _literal(width))
+    result = Vector(types.boolean, literal(width))
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return live_lanes(builder, args[0], result.width)
@@ -297,7 +297,7 @@ def first_lanes(typingctx: Any, count: Any, width: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def places(typingctx: Any, start: Any, width: Any) -> Any:
     """Return the integers from `start` on, in 32 bits."""
-    result = Vector(types.int32, _literal(width))
+    result = Vector(types.int32, literal(width))
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         lanes = ir.Constant(context.get_value_type(result), list(range(result.width)))
@@ -366,7 +366,7 @@ def _folding(name: str, doc: str, combine: Callable[[Any, Any, Any], Any]) -> An
     return intrinsic(typed)
 
 
-def _extreme(name: str, sign: str) -> Callable[[Any, Any, Any], Any]:
+def extreme(name: str, sign: str) -> Callable[[Any, Any, Any], Any]:
     """Return what chooses between two vectors lane by lane, NaN if either is; see LLVM_HAS_MAXIMUM in vecmath."""
 
     def combine(builder: Any, a: Any, b: Any) -> Any:
@@ -380,46 +380,6 @@ def _extreme(name: str, sign: str) -> Callable[[Any, Any, Any], Any]:
     return combine
 
 
-add_lanes = _folding("add_lanes", "Return the sum of all lanes.", _method("fadd"))
-max_lanes = _folding("max_lanes", "Return the largest lane, NaN if one is.", _extreme("llvm.maximum", ">"))
-min_lanes = _folding("min_lanes", "Return the smallest lane, NaN if one is.", _extreme("llvm.minimum", "<"))
-
-
-def _folded_rows(builder: Any, vectors: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
-    """Fold as many vectors as each has lanes into one of their results, halves of two at once, in the same order."""
-    lanes = len(vectors)
-    part = lanes  # how many lanes of each vector belong to one of the first vectors
-    while part > 1:
-        half = part // 2
-        starts = range(0, 2 * lanes, part)
-        orders = [[at + lane for at in starts for lane in range(shift, shift + half)] for shift in (0, half)]
-        low_high = [ir.Constant(ir.VectorType(ir.IntType(32), lanes), order) for order in orders]
-        vectors = [
-            combine(*(builder.shuffle_vector(a, b, order) for order in low_high))
-            for a, b in zip(vectors[::2], vectors[1::2], strict=True)
-        ]
-        part = half
-    return vectors[0]
-
-
-def _folding_rows(name: str, doc: str, combine: Callable[[Any, Any, Any], Any]) -> Any:
-    def typed(typingctx: Any, array: Any, at: Any, width: Any) -> Any:
-        result = Vector(array.dtype, _literal(width))
-
-        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            vector = context.get_value_type(result)
-            first = _pointer(context, builder, sig.args[0], args[0], args[1], vector)
-            places = [builder.gep(first, [ir.Constant(ir.IntType(64), row)]) for row in range(result.width)]
-            vectors = [builder.load(place, align=array.dtype.bitwidth // 8) for place in places]
-            return _folded_rows(builder, vectors, lambda a, b: combine(builder, a, b))
-
-        return result(array, at, width), codegen
-
-    typed.__name__ = typed.__qualname__ = name
-    typed.__doc__ = doc
-    return intrinsic(prefer_literal=True)(typed)
-
-
-add_rows = _folding_rows("add_rows", "Return what add_lanes makes of each of `width` vectors.", _method("fadd"))
-max_rows = _folding_rows("max_rows", "Return what max_lanes makes of each.", _extreme("llvm.maximum", ">"))
-min_rows = _folding_rows("min_rows", "Return what min_lanes makes of each.", _extreme("llvm.minimum", "<"))
+add_lanes = _folding("add_lanes", "Return the sum of all lanes.", method("fadd"))
+max_lanes = _folding("max_lanes", "Return the largest lane, NaN if one is.", extreme("llvm.maximum", ">"))
+min_lanes = _folding("min_lanes", "Return the smallest lane, NaN if one is.", extreme("llvm.minimum", "<"))

@@ -27,5 +27,7 @@ def sum_rows(values: np.ndarray) -> float:
 def _sums_of_blocks(values: np.ndarray) -> list[float]:
     whole = values.size // SUM_BLOCK * SUM_BLOCK
     with np.errstate(all="ignore"):
+        if not whole:
+            return [float(np.add.reduce(values))]
         sums = np.add.reduce(values[:whole].reshape(-1, SUM_BLOCK), axis=1).tolist()
         return [*sums, float(np.add.reduce(values[whole:]))]

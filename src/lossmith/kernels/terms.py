@@ -218,11 +218,17 @@ class Terms:
             entry = build.add(*others)
             at_index = (i for i in entry.free - top.free if build.instantiate(top, i) is entry)  # type: ignore[arg-type]
             if next(at_index, None) is not None:
-                at = len(depths(top))
-                peak = self.fold("peak", at, *self._opened(top, at))
-                gap = self.op("gap", self.number(entry), peak)
+                gap = self.op("gap", self.number(entry), self._peak(top))
                 return gap if number == -1 else self.op("neg", gap)
         return None
+
+    def _peak(self, top: expr.Reduce) -> Term:
+        at = depths(top)
+        if len(at) == 1 and at[0] > 0:  # one per class: looked up, not found anew for every pair
+            base = self._peak(build.substitute(top, {CLASS[at[0]]: CLASS[0]}))  # type: ignore[arg-type]
+            return self._make("shift", "shift", (base,), None, at[0] + 1, "float", at[0])
+        scope = 1 + at[-1] if at else 0
+        return self.fold("peak", scope, *self._opened(top, scope))
 
     # -------------------------------------------------------------- products and powers
 

@@ -3,17 +3,20 @@
 A block is as many rows as a vector has lanes, times as many classes as 128 bits hold, which is what processors shuffle
 well. The last block of a row begins early enough to end with it: its classes are copied twice, nothing else is touched.
 Of a tile with fewer rows than a vector has lanes the last one is copied to all the lanes that are left.
+
+And vectors that are one row's each, folded all at once: lanes of classes become lanes of rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .lanes import live_lanes, masked, pointer
+from .lanes import Vector, extreme, literal, live_lanes, masked, method, place_of, pointer
 
 LANES = {types.float32: 16, types.float64: 8}
 """The rows of a block."""
@@ -133,3 +136,43 @@ def rows_out(
         return context.get_dummy_value()
 
     return types.void(array, first, rows, classes, k, tile, at, stride), codegen
+
+
+def _folded_rows(builder: Any, vectors: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
+    """Fold as many vectors as each has lanes into one of their results, halves of two at once, in the same order."""
+    lanes = len(vectors)
+    part = lanes  # how many lanes of each vector belong to one of the first vectors
+    while part > 1:
+        half = part // 2
+        starts = range(0, 2 * lanes, part)
+        orders = [[at + lane for at in starts for lane in range(shift, shift + half)] for shift in (0, half)]
+        low_high = [ir.Constant(ir.VectorType(ir.IntType(32), lanes), order) for order in orders]
+        vectors = [
+            combine(*(builder.shuffle_vector(a, b, order) for order in low_high))
+            for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+        part = half
+    return vectors[0]
+
+
+def _folding_rows(name: str, doc: str, combine: Callable[[Any, Any, Any], Any]) -> Any:
+    def typed(typingctx: Any, array: Any, at: Any, width: Any) -> Any:
+        result = Vector(array.dtype, literal(width))
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            vector = context.get_value_type(result)
+            first = place_of(context, builder, sig.args[0], args[0], args[1], vector)
+            places = [builder.gep(first, [ir.Constant(ir.IntType(64), row)]) for row in range(result.width)]
+            vectors = [builder.load(place, align=array.dtype.bitwidth // 8) for place in places]
+            return _folded_rows(builder, vectors, lambda a, b: combine(builder, a, b))
+
+        return result(array, at, width), codegen
+
+    typed.__name__ = typed.__qualname__ = name
+    typed.__doc__ = doc
+    return intrinsic(prefer_literal=True)(typed)
+
+
+add_rows = _folding_rows("add_rows", "Return what add_lanes makes of each of `width` vectors.", method("fadd"))
+max_rows = _folding_rows("max_rows", "Return what max_lanes makes of each.", extreme("llvm.maximum", ">"))
+min_rows = _folding_rows("min_rows", "Return what min_lanes makes of each.", extreme("llvm.minimum", "<"))

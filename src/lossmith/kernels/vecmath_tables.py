@@ -7,7 +7,7 @@ from __future__ import annotations
 # float64 on random and hard ones, against 50 digits.
 MAX_ULP: dict[str, dict[str, float]] = {
     "exp": {"float32": 0.94, "float64": 0.97},
-    "exp_nonpositive": {"float32": 0.94, "float64": 0.78},
+    "exp_nonpositive": {"float32": 0.94, "float64": 0.91},
     "expm1": {"float32": 1.72, "float64": 2.4},
     "log": {"float32": 1.07, "float64": 1.5},
     "log1p": {"float32": 1.27, "float64": 1.55},

@@ -1,0 +1,60 @@
+"""A distribution in the place of the label: what is computed is the expectation over the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import lossmith as lm
+from formulas import EXTRA, UNSEEN
+from lossmith.errors import UnsupportedError
+
+LABELLED = {
+    name: made
+    for name, made in {**EXTRA, **UNSEEN}.items()
+    if ("[y]" in made[0] or "onehot(y)" in made[0]) and lm.Scores not in made[1].values()
+}
+K = 4
+
+
+def results(loss: lm.Loss, scores: np.ndarray, target: np.ndarray, v: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    yield "value", loss(scores, target, reduction="none")[:, None]
+    yield "grad", loss.grad(scores, target, reduction="none")
+    yield "hessian_diag", loss.hessian_diag(scores, target, reduction="none")
+    yield "hvp", loss.hvp(scores, target, v, reduction="none")
+
+
+def expected(loss: lm.Loss, scores: np.ndarray, target: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+    """Return Σ_i t_i of what the loss gives for the label i."""
+    found: dict[str, np.ndarray] = {}
+    for label in range(K):
+        for what, array in results(loss, scores, np.full(len(scores), label), v):
+            found[what] = found.get(what, 0) + target[:, label, None] * array
+    return found
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_distributions_give_the_expectation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSSMITH_BACKEND", "numpy")
+    text, about = LABELLED[name]
+    if any(np.ndim(value) for value in about.values() if not isinstance(value, type)):
+        about = {n: np.linspace(0.5, 2, K) if np.ndim(value) else value for n, value in about.items()}
+    rng = np.random.default_rng(3)
+    scores, v = rng.normal(size=(5, K)), rng.normal(size=(5, K))
+    target = rng.dirichlet(np.ones(K), size=5)
+    loss = lm.loss(text, **about)
+    try:
+        right = expected(loss, scores, target, v)
+        for what, array in results(loss, scores, target, v):
+            assert np.max(np.abs(array - right[what])) < 1e-12 * (1 + np.max(np.abs(right[what]))), what
+    except UnsupportedError as refused:
+        pytest.skip(str(refused))
+
+
+def test_another_distribution_is_told_apart() -> None:
+    rng = np.random.default_rng(3)
+    scores, target = rng.normal(size=(5, K)), rng.dirichlet(np.ones(K), size=5)
+    right = expected(lm.cross_entropy, scores, target, scores)["grad"]
+    assert np.max(np.abs(lm.cross_entropy.grad(scores, target[:, ::-1], reduction="none") - right)) > 1e-3
