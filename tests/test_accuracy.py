@@ -232,9 +232,7 @@ def test_page_says_what_was_measured() -> None:
     assert str(ROOT) not in text
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--only", "no_such_loss"], ["--rows", "0"], ["--only", "nll", "--write", "p.md"]]
-)
+@pytest.mark.parametrize("arguments", [["--only", "no_such_loss"], ["--rows", "0"]])
 def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         part("__main__").main(arguments)
