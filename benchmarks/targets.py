@@ -1,4 +1,4 @@
-"""The targets of the project's third stage, as data, and how measured cells stand to them."""
+"""The targets for speed, as data, and how measured cells stand to them."""
 
 from __future__ import annotations
 
