@@ -564,6 +564,8 @@ def start(*args: str, **environment: str) -> subprocess.Popen[str]:
         [sys.executable, "-m", "lossmith", *args],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+        # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+        preexec_fn=None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )  # fmt: skip
 
 
