@@ -41,8 +41,8 @@ Where even the exact result changes by more when the inputs are changed in their
 rounding the inputs explains, besides the 8 + ⌈log₂ K⌉ ulp: differences s_k − m changed by 2u, other scores by 4u,
 targets, probabilities and hyperparameters by 8u, all relative; for second derivatives the scores by twice and for
 Hessian-vector products by four times as much; a power γ makes 2|γ| u more; of a Hessian-vector product, also each
-component of the vector by (8 + |s_k − m|) u. That is so where a difference such as p_k − t_k cancels, and beside a kink, where
-the other slope is as good. Such numbers are called *ill-conditioned* below; they count as broken if they are off by
+component of the vector by (8 + |s_k − m|) u. That is so where a difference such as p_k − t_k cancels, and beside a
+kink, where the other slope is as good. Such numbers are called *ill-conditioned* below; they count as broken if they are off by
 more than that. `exact` promises the same of its
 wider arithmetic (u = 2⁻⁵³ for float32, 2⁻¹⁰⁴ for float64), besides its ulps.
 
