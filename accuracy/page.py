@@ -42,9 +42,9 @@ rounding the inputs explains, besides the 8 + ⌈log₂ K⌉ ulp: differences s_
 targets, probabilities and hyperparameters by 8u, all relative; for second derivatives the scores by twice and for
 Hessian-vector products by four times as much; a power γ makes 2|γ| u more; of a Hessian-vector product, also each
 component of the vector by (8 + |s_k − m|) u. That is so where a difference such as p_k − t_k cancels, and beside a
-kink, where the other slope is as good. Such numbers are called *ill-conditioned* below; they count as broken if they are off by
-more than that. `exact` promises the same of its
-wider arithmetic (u = 2⁻⁵³ for float32, 2⁻¹⁰⁴ for float64), besides its ulps.
+kink, where the other slope is as good. Such numbers are called *ill-conditioned* below; they count as broken if they
+are off by more than that. `exact` promises the same of its wider arithmetic (u = 2⁻⁵³ for float32, 2⁻¹⁰⁴ for float64),
+besides its ulps.
 
 ## Special values
 
