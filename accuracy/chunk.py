@@ -34,6 +34,7 @@ from lossmith import Loss
 from lossmith.check.arithmetic import context, exactly
 from lossmith.check.interpreter import Sample, evaluate
 from lossmith.check.promise import EXACT, ORDER, UNITS, Promise, base_limit, is_shift_invariant
+from lossmith.check.samples import in_short
 from lossmith.evaluation import BACKEND
 from lossmith.language.expr import Bound, Reduce, Softmax, level_of, walk
 from lossmith.language.formula import Formula, Input, Role
@@ -42,6 +43,7 @@ PRECISIONS = ("fast", "exact")
 NEAR = 1800.0
 CLOSE = {"fast": 0.75, "exact": 1.0}
 """Up to this share of the cheap limits, the full one is not worked out."""
+SHOWN = 5
 _REPORTED = 5
 """So many broken promises of one output are described in full."""
 
@@ -272,7 +274,7 @@ class Chunk:
             explained = self._explained(
                 int(row), blocks[output][int(column)], k, dtype, precision, ORDER.get(output, 1)
             )
-            limits[row, column] = max(limits[row, column] if precision == "exact" else 0.0, explained)
+            limits[row, column] = explained
             # Beside a kink where the result is 0, the other slope is infinitely many units off.
             infinite = math.isinf(limits[row, column])
             shares[row, column] = 0.0 if infinite else errors[row, column] / limits[row, column]
@@ -372,14 +374,7 @@ class Chunk:
         said = [] if k is None else [f"class {k}"]
         said += [f"K = {self.job.K}"] if self.job.K > 5 else []
         if self.rows.label is not None:
-            said.append(f"y = {_shown(self.rows.label[row])}")
-        said += [f"{name} = {_shown(array[row])}" for name, array in self.rows.inputs.items()]
-        said += [f"{name} = {_shown(value)}" for name, value in self.rows.hypers.items()]
+            said.append(f"y = {in_short(self.rows.label[row], SHOWN)}")
+        said += [f"{name} = {in_short(array[row], SHOWN)}" for name, array in self.rows.inputs.items()]
+        said += [f"{name} = {in_short(value, SHOWN)}" for name, value in self.rows.hypers.items()]
         return f"{self.rows.kinds[row]}: {', '.join(said)}; got {got:.9g}, exact {exact:.9g}"
-
-
-def _shown(values: Any) -> str:
-    numbers = [f"{float(v):.9g}" for v in np.atleast_1d(values)[:5]]
-    if np.ndim(values) == 0:
-        return numbers[0]
-    return f"[{', '.join(numbers)}{', …' if len(values) > 5 else ''}]"

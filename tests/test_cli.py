@@ -564,8 +564,6 @@ def start(*args: str, **environment: str) -> subprocess.Popen[str]:
         [sys.executable, "-m", "lossmith", *args],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
-        # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
-        preexec_fn=None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )  # fmt: skip
 
 
@@ -592,7 +590,10 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "formula.txt")
+    # Tests run in the background of a shell ignore Ctrl-C, and a new process inherits that; not a handler.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start("derive", f"@{tmp_path / 'formula.txt'}")
+    signal.signal(signal.SIGINT, before)
     with open(tmp_path / "formula.txt", "w"):  # opens when the command has come to reading it
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)

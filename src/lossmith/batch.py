@@ -52,6 +52,11 @@ class Layout:
         return (self.rows,) if self.elementwise else (self.rows, self.classes)
 
     @cached_property
+    def classes_last(self) -> bool:
+        """Whether arrays lie as kernels see them; always so for an elementwise loss."""
+        return self.elementwise or self.axis == len(self.shape) - 1
+
+    @cached_property
     def sample_shape(self) -> tuple[int, ...]:
         """The shape that per-sample values have."""
         return self.shape if self.elementwise else self.shape[: self.axis] + self.shape[self.axis + 1 :]
@@ -63,17 +68,16 @@ class Layout:
 
     def flat(self, array: np.ndarray) -> np.ndarray:
         """Return (N, K), or (N,) for an elementwise loss, in the compute dtype and C order; a copy only if needed."""
-        last = self.elementwise or self.axis == len(self.shape) - 1
-        if last and array.dtype in (self.compute, self.stored) and array.flags.c_contiguous:
+        if self.classes_last and array.dtype in (self.compute, self.stored) and array.flags.c_contiguous:
             return array.reshape(self.flat_shape)
-        moved = array if last else np.moveaxis(array, self.axis, -1)
+        moved = array if self.classes_last else np.moveaxis(array, self.axis, -1)
         with np.errstate(over="ignore"):  # a target beyond the floats of the scores is infinite beside them
             return np.ascontiguousarray(moved, dtype=self.compute).reshape(self.flat_shape)
 
     def unflat(self, array: np.ndarray) -> np.ndarray:
         """Bring (N, K) back to the shape and dtype of the scores."""
         array = self.rounded(array)
-        if self.elementwise or self.axis == len(self.shape) - 1:
+        if self.classes_last:
             return array.reshape(self.shape)
         return np.moveaxis(array.reshape(*self.sample_shape, self.classes), -1, self.axis)
 
@@ -220,8 +224,7 @@ def check_domain(layout: Layout, item: Input, array: np.ndarray, counted: np.nda
     domain = item.role.domain
     if domain == "real":
         return
-    last = layout.elementwise or layout.axis == len(layout.shape) - 1
-    if last and domain_check(domain, array.dtype)(array):
+    if layout.classes_last and domain_check(domain, array.dtype)(array):
         return
     outside, expected = _OUTSIDE[domain]
     bad = outside(array)

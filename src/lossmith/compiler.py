@@ -21,17 +21,15 @@ from lossmith.calculus.differentiate import Trail, differentiate
 from lossmith.calculus.hessian import LowRank, separate
 from lossmith.calculus.logforms import in_logarithms
 from lossmith.calculus.magnitudes import with_extrema
-from lossmith.calculus.quotients import with_safe_quotients
 from lossmith.calculus.simplify import all_but_differences, contract, distribute, everything, simplify
 from lossmith.calculus.stabilize import stabilize
 from lossmith.kernels.lower import weight_is_zero, weight_of_row
 from lossmith.kernels.rowprogram import Output
 from lossmith.language.budget import within_budget
-from lossmith.language.build import add, const, delta, mul, not_, reduce_, substitute, where
+from lossmith.language.build import add, as_terms, const, delta, mul, not_, reduce_, substitute, where
 from lossmith.language.expr import (
     ONE,
     ZERO,
-    Add,
     Entry,
     Expr,
     Free,
@@ -94,7 +92,7 @@ def expectation(derived: Expr, formula: Formula) -> Expr | None:
     own = substitute(patches[0][1] if patches else base, {label: J})
     index = fresh("i")
     other = distribute(substitute(base, {label: index}), lambda f: {J, index} <= f.free)
-    terms = other.terms if isinstance(other, Add) else (other,)
+    terms = as_terms(other)
     not_own = not_(delta(index, J))
     return add(mul(share(J), own), *(reduce_("sum", index, mul(share(index), t), not_own) for t in terms))
 
@@ -203,7 +201,6 @@ def stable(expr: Expr, formula: Formula) -> Expr:
     targets = frozenset(i.name for i in formula.of_role("targets"))
     scores = frozenset(i.name for i in formula.of_role("scores"))
     found = stabilize(expr, targets, frozenset(h.name for h in formula.hypers if h.positive), scores)
-    found = with_safe_quotients(found)
     weight = weight_of_row(formula.expr)
     return found if weight is None else where(weight_is_zero(weight), ZERO, found)
 

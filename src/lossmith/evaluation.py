@@ -21,7 +21,7 @@ from lossmith.kernels.rowprogram import RowProgram
 from lossmith.kernels.runtime import Backend, Kernel, compile_kernel
 from lossmith.language.formula import DIRECTION, Formula, Input, Role
 from lossmith.plan import BACKEND, KEPT, WEIGHTS, Plan, factor, reduced, settles, signature
-from lossmith.preparation import Loss, Prepared, Rows, prepare, rows_of
+from lossmith.preparation import Loss, Prepared, Rows, places_weights, prepare, rows_of
 
 VALUES = 1 << 15
 """Of so many rows the value of each is kept in memory; of more, one sum for many rows."""
@@ -111,7 +111,7 @@ def _keep_plan(
     plain = (
         all(settings.get(name) is options.get(name) for name in WEIGHTS)  # weights of bind are not looked at again
         and layout.rows > 0
-        and (layout.elementwise or layout.axis == len(layout.shape) - 1)
+        and layout.classes_last
         and all(p.ndim == 0 or (p.name == "class_weight" and not ready.variant.soft) for p in program.params)
         and all(a.dtype == layout.compute == layout.dtype and a.shape == layout.shape for a in floats)
         and settings.get("precision", "fast") == "fast"
@@ -119,7 +119,7 @@ def _keep_plan(
     if not plain:
         return
     label = names.index(program.labels[0]) if program.labels else -1
-    placed = any(h.name == "class_weight" for h in loss.definition.hypers)
+    placed = places_weights(loss)
     weighed = any(settings.get(name) is not None for name in (*WEIGHTS, "ignore_index"))
 
     def weigh(args: tuple[Any, ...], options: dict[str, Any]) -> Rows:
@@ -207,7 +207,7 @@ def _outputs(
             continue
         target = targets.get(name)
         direct = target is not None and layout.dtype == dtype and target.flags.c_contiguous
-        if direct and (layout.elementwise or layout.axis == len(layout.shape) - 1):
+        if direct and layout.classes_last:
             assert target is not None
             arrays[name] = target.reshape(layout.flat_shape)
         else:

@@ -141,7 +141,7 @@ def prepare(loss: Loss, args: tuple[Any, ...], hyper: dict[str, Any], settings: 
     layout = batch.layout_of(definition, first, scores, settings["axis"])
     if settings.get("precision", "fast") != "fast":
         layout = _exact(layout, settings["precision"])
-    placed = any(h.name == "class_weight" for h in definition.hypers)
+    placed = places_weights(loss)
     rows = rows_of(loss, layout, given.get(loss.label_name or ""), settings, placed)
     ndims = {h.name: 1 for h in definition.hypers if h.ndim == 0 and _ndim(hyper.get(h.name, h.default)) == 1}
     constants = _constants(definition, hyper, ndims)
@@ -165,6 +165,11 @@ def _exact(layout: Layout, precision: str) -> Layout:
     if precision != "exact":
         raise ValueError(f"precision is {precision!r}, expected 'fast' or 'exact'.")
     return replace(layout, compute=np.dtype(np.float64), doubled=layout.compute.itemsize > 4)
+
+
+def places_weights(loss: Loss) -> bool:
+    """Whether the definition says itself where class weights go."""
+    return any(h.name == "class_weight" for h in loss.definition.hypers)
 
 
 def rows_of(loss: Loss, layout: Layout, given: Any, settings: Mapping[str, Any], placed: bool) -> Rows:

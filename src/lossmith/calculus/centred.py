@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lossmith.calculus.simplify import everything, simplify
+from lossmith.calculus.rules import depends
+from lossmith.calculus.simplify import bottom_up, everything, simplify
 from lossmith.calculus.stabilize import by_rules
-from lossmith.language.build import add, arg_reduce, const, instantiate, neg, opened, rebuild, reduce_, sub
-from lossmith.language.expr import ZERO, ArgReduce, Call, Entry, Expr, Held, Hyper, Node, Softmax, walk
+from lossmith.language.build import add, arg_reduce, const, instantiate, opened, reduce_, sub
+from lossmith.language.expr import ZERO, ArgReduce, Call, Entry, Expr, Held, Hyper, Softmax, walk
 from lossmith.language.formula import DIRECTION
 
 _SHIFT = Hyper("a shift of all scores", ())
@@ -22,7 +23,7 @@ def centred(product: Expr, loss: Expr, name: str) -> Expr:
 
     A covariance is left to the rule `mean_over_softmax`, which does the same.
     """
-    softmaxes = [opened(n) for n in walk(product) if isinstance(n, Softmax) and _holds(n, name)]
+    softmaxes = [opened(n) for n in walk(product) if isinstance(n, Softmax) and depends(n, name)]
     shares = [(index, cond, body) for index, cond, body in softmaxes if cond.free | body.free <= {index}]
     if not shares or any(isinstance(n, ArgReduce) for n in walk(by_rules(product))):
         return product
@@ -31,14 +32,10 @@ def centred(product: Expr, loss: Expr, name: str) -> Expr:
     index, cond, body = shares[0]
     top = Entry(DIRECTION, arg_reduce("max", index, body, cond))
 
-    def visit(n: Node) -> Node:
-        if isinstance(n, Entry) and n.name == DIRECTION:
-            return Held(add(n, neg(top)))
-        return rebuild(n, visit)
+    def less_top(e: Expr) -> Expr:
+        return Held(sub(e, top)) if isinstance(e, Entry) and e.name == DIRECTION else e
 
-    result = visit(over_gaps(product))
-    assert isinstance(result, Expr)
-    return result
+    return bottom_up(over_gaps(product), less_top)
 
 
 def over_gaps(e: Expr) -> Expr:
@@ -48,14 +45,11 @@ def over_gaps(e: Expr) -> Expr:
     """
 
     def with_logs(value: Callable[[Softmax], Expr]) -> Expr:
-        def visit(n: Node) -> Node:
-            if isinstance(n, Call) and n.function == "log" and isinstance(n.args[0], Softmax):
-                return value(n.args[0])
-            return rebuild(n, visit)
+        def step(e: Expr) -> Expr:
+            logged = e.args[0] if isinstance(e, Call) and e.function == "log" else None
+            return value(logged) if isinstance(logged, Softmax) else e
 
-        result = visit(e)
-        assert isinstance(result, Expr)
-        return result
+        return bottom_up(e, step)
 
     none, one, two = (with_logs(lambda p, k=k: const(k)) for k in range(3))
     if not all(
@@ -73,13 +67,8 @@ def over_gaps(e: Expr) -> Expr:
 def is_shift_invariant(loss: Expr, name: str) -> bool:
     """Whether rules show that a constant added to all scores leaves the loss as it is; False where they do not."""
 
-    def visit(n: Node) -> Node:
-        return add(n, _SHIFT) if isinstance(n, Entry) and n.name == name else rebuild(n, visit)
+    def moved(e: Expr) -> Expr:
+        return add(e, _SHIFT) if isinstance(e, Entry) and e.name == name else e
 
-    shifted = visit(loss)
-    assert isinstance(shifted, Expr)
+    shifted = bottom_up(loss, moved)
     return by_rules(simplify(shifted)[0]) is by_rules(simplify(loss)[0])
-
-
-def _holds(e: Expr, name: str) -> bool:
-    return any(isinstance(n, Entry) and n.name == name for n in walk(e))

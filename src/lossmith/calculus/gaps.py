@@ -9,9 +9,12 @@ R leaves one of the maxima out, so nothing of size one hides the small terms; no
 
 from __future__ import annotations
 
+from lossmith.calculus.logforms import complement_of
 from lossmith.calculus.patterns import indices_of
 from lossmith.language.build import (
     add,
+    as_factors,
+    as_terms,
     call,
     coefficient,
     compare,
@@ -69,9 +72,9 @@ class _Gaps:
     def _step(self, e: Expr) -> Node:
         if isinstance(e, Add):
             return self._sum(e)
-        if isinstance(e, Call) and e.function == "log":
-            p = _complemented(e.args[0])
-            if p is not None:
+        if isinstance(e, Call) and e.function == "log" and isinstance(e.args[0], Held):
+            p = complement_of(e.args[0])
+            if isinstance(p, Softmax):
                 return self.log_complement(p)
         if isinstance(e, Reduce) and e.op == "logsumexp":
             return add(self.top(e), call("log1p", self.rest(e)))
@@ -84,7 +87,7 @@ class _Gaps:
         index, cond, body = opened(binder)
         body = self.visit(body)
         assert isinstance(body, Expr)
-        factors = body.factors if isinstance(body, Mul) else (body,)
+        factors = as_factors(body)
         scale = mul(*(f for f in factors if index not in f.free and self._is_positive(f)))
         return index, cond, scale, div(body, scale)
 
@@ -114,7 +117,7 @@ class _Gaps:
                 isinstance(n, Entry | Index | Const | Hyper | Mul | Add) for n in walk(beside)
             ):
                 terms.remove(term)
-                parts = beside.terms if isinstance(beside, Add) else (beside,)
+                parts = as_terms(beside)
                 scores = [t for t in parts if _is_score(coefficient(t)[1])]
                 return mul(scale, Held(add(Held(add(top, *scores)), *(t for t in parts if t not in scores))))
         return mul(scale, top)
@@ -185,20 +188,11 @@ class _Gaps:
 
 def _with_factors(e: Expr) -> tuple[Expr, Reduce | None]:
     """Return (c, lse) for c·lse."""
-    factors = e.factors if isinstance(e, Mul) else (e,)
+    factors = as_factors(e)
     found = [f for f in factors if isinstance(f, Reduce) and f.op == "logsumexp"]
     if len(found) != 1 or any(isinstance(n, Entry) for f in factors if f is not found[0] for n in walk(f)):
         return ONE, None
     return mul(*(f for f in factors if f is not found[0])), found[0]
-
-
-def _complemented(e: Expr) -> Softmax | None:
-    """Return p where e is 1 − p in parentheses."""
-    inner = e.body if isinstance(e, Held) else ZERO
-    if not (isinstance(inner, Add) and len(inner.terms) == 2 and ONE in inner.terms):
-        return None
-    number, p = coefficient(next(t for t in inner.terms if t is not ONE))
-    return p if isinstance(p, Softmax) and number == -1 else None
 
 
 def _is_score(e: Expr) -> bool:

@@ -7,6 +7,7 @@ import math
 from lossmith.calculus.simplify import bottom_up
 from lossmith.language.build import (
     add,
+    as_factors,
     call,
     coefficient,
     compare,
@@ -165,7 +166,7 @@ def _over(e: Expr, q: Expr) -> Expr | None:
 
     None where no factor is seen to vanish with q: q itself, another probability, a logarithm of 1 − q.
     """
-    parts = q.factors if isinstance(q, Mul) else (q,)
+    parts = as_factors(q)
     match e:
         case Add(terms):
             divided = [_over(t, q) for t in terms]

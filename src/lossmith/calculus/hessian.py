@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lossmith.calculus.simplify import distribute, simplify
-from lossmith.language.build import add, delta, mul, substitute
-from lossmith.language.expr import Add, Expr, Free, Mul
+from lossmith.language.build import add, as_factors, as_terms, delta, mul, substitute
+from lossmith.language.expr import Expr, Free
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ def separate(hessian: Expr, j: Free, k: Free) -> LowRank | None:
     expanded = distribute(hessian, lambda f: {j, k} <= f.free)
     diagonal: list[Expr] = []
     products: dict[Expr, list[Expr]] = {}
-    for term in expanded.terms if isinstance(expanded, Add) else (expanded,):
-        factors = term.factors if isinstance(term, Mul) else (term,)
+    for term in as_terms(expanded):
+        factors = as_factors(term)
         link = delta(j, k)
         if link in factors:
             diagonal.append(substitute(mul(*(f for f in factors if f is not link)), {k: j}))

@@ -15,6 +15,7 @@ from lossmith.calculus.rules import EXPM1_OF_SHARE, RECOGNITION
 from lossmith.calculus.simplify import bottom_up
 from lossmith.language.build import (
     add,
+    as_factors,
     call,
     coefficient,
     const,
@@ -84,7 +85,7 @@ def _against_the_others(expr: Expr) -> Expr:
         inside = node.args[0] if isinstance(node, Call) and logged else node.base if isinstance(node, Pow) else ONE
         if not (logged or below):
             continue
-        for f in inside.factors if isinstance(inside, Mul) else (inside,):
+        for f in as_factors(inside):
             p = complement_of(f) if isinstance(f, Add) else None
             if isinstance(p, Softmax) and isinstance(p.at, Label | Fixed):
                 found[p] = call("sigmoid", lead_over_others(p))
@@ -214,9 +215,10 @@ def _is_rest_of_target(e: Add, nonnegative: frozenset[str]) -> bool:
     return len(numbers) == 2 and numbers.get(ONE) == 1 and len(entries) == 1 and numbers[entries[0]] == -1
 
 
-def complement_of(e: Add) -> Expr | None:
-    """Return p where e is 1 − p, p a probability."""
-    if len(e.terms) != 2 or ONE not in e.terms:
+def complement_of(e: Expr) -> Expr | None:
+    """Return p where e is 1 − p, p a probability, in parentheses or not."""
+    e = e.body if isinstance(e, Held) else e
+    if not isinstance(e, Add) or len(e.terms) != 2 or ONE not in e.terms:
         return None
     number, share = coefficient(next(t for t in e.terms if t is not ONE))
     return share if number == -1 and _is_share(share) and not isinstance(share, Pow) else None
@@ -251,7 +253,7 @@ def _log_sum(logs: list[Expr]) -> Expr:
 
 def _product(e: Mul | Pow, nonnegative: frozenset[str]) -> Expr:
     """Merge what may leave the range of floats into one exponential, and read probabilities from it."""
-    factors = e.factors if isinstance(e, Mul) else (e,)
+    factors = as_factors(e)
     merged: list[Expr] = []
     kept: list[Expr] = []
     for f in factors:
@@ -360,7 +362,7 @@ def term_negated(term: Expr) -> Expr:
 
 def _scaled_lse(number: Number, part: Expr) -> tuple[Expr, Reduce | None]:
     """Return (c, lse) for −c·lse."""
-    factors = part.factors if isinstance(part, Mul) else (part,)
+    factors = as_factors(part)
     for f in factors:
         if isinstance(f, Reduce) and f.op == "logsumexp":
             return mul(const(-number), *(g for g in factors if g is not f)), f

@@ -15,6 +15,8 @@ from lossmith.calculus.rules import Rule, is_plain
 from lossmith.language.build import (
     add,
     arg_reduce,
+    as_factors,
+    as_terms,
     call,
     coefficient,
     compare,
@@ -55,20 +57,16 @@ from lossmith.language.expr import (
 HALF = const(Fraction(1, 2))
 
 
-def _factors(e: Expr) -> tuple[Expr, ...]:
-    return e.factors if isinstance(e, Mul) else (e,)
-
-
 def square_root(e: Expr) -> Expr | None:
     """Return r with r² = e where e is written as a square that depends on an input."""
     number, rest = coefficient(e)
     if isinstance(number, float) or number < 0:
         return None
     root = Fraction(isqrt(number.numerator), isqrt(number.denominator))
-    if root**2 != number or (not rest.free and not any(isinstance(f, Pow) for f in _factors(rest))):
+    if root**2 != number or (not rest.free and not any(isinstance(f, Pow) for f in as_factors(rest))):
         return None
     roots: list[Expr] = []
-    for f in _factors(rest):
+    for f in as_factors(rest):
         if not (isinstance(f, Pow) and isinstance(f.exponent, Const) and isinstance(f.exponent.value, int)):
             return None
         if f.exponent.value % 2:
@@ -100,7 +98,7 @@ def _scaled(r: Expr, b: Expr) -> Expr:
 
 def ratio_of_squares(e: Expr) -> Expr | None:
     """Write r^k·(b + r²)^n, beyond |r| = 1, as r^k |r|^2n·(1 + b/r²)^n."""
-    factors = list(_factors(e))
+    factors = list(as_factors(e))
     for f in factors:
         if not (isinstance(f, Pow) and isinstance(f.exponent, Const)):
             continue
@@ -110,11 +108,11 @@ def ratio_of_squares(e: Expr) -> Expr | None:
         r, b = found
         n = f.exponent.value
         others = [g for g in factors if g is not f]
-        k = max((_whole(g, _factors(r)) for g in others), default=0)
+        k = max((_whole(g, as_factors(r)) for g in others), default=0)
         # What stands beside r^k: r's own constant factors are divided out again.
         rest = mul(*others, power(r, const(-k))) if k else mul(*others)
         for g in others:
-            d = _degree(g, _factors(r))
+            d = _degree(g, as_factors(r))
             if d:  # a polynomial in r above the fraction line: r^d of it is taken out too
                 lower = Held(add(*(mul(t, power(r, const(-d))) for t in g.terms)))  # type: ignore[union-attr]
                 rest, k = mul(rest, power(g, const(-1)), lower), k + d
@@ -128,7 +126,7 @@ def _degree(g: Expr, parts: tuple[Expr, ...]) -> int:
     """Return the highest power of r in a sum."""
     if not isinstance(g, Add) or g in parts:
         return 0
-    return max(_whole(f, parts) for t in g.terms for f in _factors(t))
+    return max(_whole(f, parts) for t in g.terms for f in as_factors(t))
 
 
 def _whole(g: Expr, parts: tuple[Expr, ...]) -> int:
@@ -197,13 +195,13 @@ def expm1_less_its_argument(e: Expr) -> Expr | None:
 def _with_argument(e: Expr, function: str) -> tuple[Expr, Expr, Expr, Expr] | None:
     """Return (c, a, b, rest) for c·f(a) − b·c·a + rest, where b is a target, a weight or a number."""
     for term in e.terms if isinstance(e, Add) else ():
-        inner = next((f for f in _factors(term) if isinstance(f, Call) and f.function == function), None)
+        inner = next((f for f in as_factors(term) if isinstance(f, Call) and f.function == function), None)
         if inner is None:
             continue
-        c, a = mul(*(f for f in _factors(term) if f is not inner)), inner.args[0]
+        c, a = mul(*(f for f in as_factors(term) if f is not inner)), inner.args[0]
         others = add(*(t for t in e.terms if t is not term))  # type: ignore[union-attr]
         parts = _times(c, a)
-        for other in others.terms if isinstance(others, Add) else (others,):
+        for other in as_terms(others):
             b = neg(div(other, parts[0]))
             rest = add(others, *(mul(b, p) for p in parts))
             if is_plain(b) and not _holds_any(b, a) and _count(rest) == _count(others) - len(parts):
@@ -216,7 +214,7 @@ def _holds_any(b: Expr, a: Expr) -> bool:
 
 
 def _times(c: Expr, a: Expr) -> tuple[Expr, ...]:
-    return tuple(mul(c, t) for t in (a.terms if isinstance(a, Add) else (a,)))
+    return tuple(mul(c, t) for t in as_terms(a))
 
 
 def _count(e: Expr) -> int:
@@ -292,7 +290,7 @@ def _at_diagonal(body: Expr, index: Index, cond: Expr, scores: frozenset[str]) -
             return n
         if isinstance(n, Add):
             found = _same_class(n, index, scores)
-            if found is not None and not_(found[0]) not in _factors(cond):
+            if found is not None and not_(found[0]) not in as_factors(cond):
                 return where(found[0], found[1], n)
         return rebuild(n, step)
 

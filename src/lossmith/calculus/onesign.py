@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from math import comb
 from typing import TypeAlias
 
-from lossmith.calculus.logforms import lead_over_others
+from lossmith.calculus.logforms import complement_of, lead_over_others
 from lossmith.calculus.rules import is_plain
 from lossmith.calculus.simplify import distribute
 from lossmith.language.build import (
     add,
+    as_factors,
+    as_terms,
     call,
     coefficient,
     const,
@@ -45,7 +47,6 @@ from lossmith.language.expr import (
     Held,
     Index,
     Label,
-    Mul,
     Node,
     Not,
     Pow,
@@ -99,8 +100,8 @@ def _by_logarithms(e: Add) -> Expr:
     flat = add(*(distribute(t, _is_loose) for t in e.terms))
     groups: dict[Expr, list[Expr]] = {}
     for term in flat.terms if isinstance(flat, Add) else ():
-        known = [f for f in _factors(term) if _is_share_power(f) or is_plain(f)]
-        rest = mul(*(f for f in _factors(term) if f not in known))
+        known = [f for f in as_factors(term) if _is_share_power(f) or is_plain(f)]
+        rest = mul(*(f for f in as_factors(term) if f not in known))
         groups.setdefault(rest, []).append(mul(*known))
     if not 1 < len(groups) <= MAX_TERMS or sum(map(len, groups.values())) > 2 * MAX_TERMS:
         return e
@@ -117,7 +118,7 @@ def over_common(e: Expr) -> Expr:
         return e
     depths: dict[Expr, int] = {}
     for term in e.terms:
-        for f in _factors(term):
+        for f in as_factors(term):
             if isinstance(f, Pow) and isinstance(f.base, Add) and isinstance(f.exponent, Const):
                 n = f.exponent.value
                 if isinstance(n, int) and n < 0:
@@ -133,32 +134,32 @@ def over_common(e: Expr) -> Expr:
 def _raised(term: Expr, base: Expr, n: int) -> Expr:
     """Return term·base^n, multiplied out."""
     out = mul(term, power(base, const(n)))
-    powers = [f for f in _factors(out) if f is base or (isinstance(f, Pow) and f.base is base)]
+    powers = [f for f in as_factors(out) if f is base or (isinstance(f, Pow) and f.base is base)]
     if not powers or not isinstance(base, Add):
         return out
     exponent = powers[0].exponent.value if isinstance(powers[0], Pow) else 1  # type: ignore[union-attr]
-    rest = mul(*(f for f in _factors(out) if f is not powers[0]))
+    rest = mul(*(f for f in as_factors(out) if f is not powers[0]))
     for _ in range(exponent):  # type: ignore[arg-type]
-        rest = add(*(mul(t, u) for t in (rest.terms if isinstance(rest, Add) else (rest,)) for u in base.terms))
+        rest = add(*(mul(t, u) for t in as_terms(rest) for u in base.terms))
     return rest
 
 
 def _flat(e: Add) -> Expr:
     """Multiply out the products of sums of probabilities: they keep the terms of a polynomial apart."""
-    terms = [distribute(t, _is_loose) if all(map(_is_polynomial, _factors(t))) else t for t in e.terms]
+    terms = [distribute(t, _is_loose) if all(map(_is_polynomial, as_factors(t))) else t for t in e.terms]
     out = add(*terms)
     return out if not isinstance(out, Add) or len(out.terms) <= MAX_TERMS else e
 
 
 def _is_loose(f: Expr) -> bool:
     """Whether a factor is a sum, but not a 1 − p."""
-    return isinstance(f.body if isinstance(f, Held) else f, Add) and _complement_in(f) is None
+    return isinstance(f.body if isinstance(f, Held) else f, Add) and complement_of(f) is None
 
 
 def _is_polynomial(f: Expr) -> bool:
     inner = f.body if isinstance(f, Held) else f
-    terms = inner.terms if isinstance(inner, Add) else (inner,)
-    return all(_is_modest(mul(*(g for g in _factors(t) if not _is_sum_of_shares(g)))) for t in terms)
+    terms = as_terms(inner)
+    return all(_is_modest(mul(*(g for g in as_factors(t) if not _is_sum_of_shares(g)))) for t in terms)
 
 
 def _is_sum_of_shares(f: Expr) -> bool:
@@ -167,7 +168,7 @@ def _is_sum_of_shares(f: Expr) -> bool:
 
 def _all_factors(e: Add) -> Iterable[Expr]:
     for term in e.terms:
-        for f in _factors(term):
+        for f in as_factors(term):
             yield f
             if isinstance(f, Add):
                 yield from _all_factors(f)
@@ -177,9 +178,9 @@ def _probabilities(e: Add) -> list[Expr]:
     """Return the probabilities that are factors of the terms: σ(a) stands for σ(−a) too."""
     found: dict[Expr, None] = {}
     for term in e.terms:
-        for f in _factors(term):
+        for f in as_factors(term):
             base = f.base if isinstance(f, Pow) else f
-            base = _complement_in(base) or base
+            base = complement_of(base) or base
             if isinstance(base, Call) and base.function == "sigmoid":
                 a, b = base, call("sigmoid", neg(base.args[0]))
                 found.setdefault(b if b in found else a)
@@ -188,37 +189,19 @@ def _probabilities(e: Add) -> list[Expr]:
     return list(found)
 
 
-def _factors(term: Expr) -> tuple[Expr, ...]:
-    return term.factors if isinstance(term, Mul) else (term,)
-
-
-def _complement_in(e: Expr) -> Expr | None:
-    """Return p where e is 1 − p or p − 1, in parentheses or not."""
-    if isinstance(e, Held):
-        e = e.body
-    if not (isinstance(e, Add) and len(e.terms) == 2):
-        return None
-    first, second = e.terms
-    if not isinstance(first, Const) or abs(first.value) != 1:
-        return None
-    number, p = coefficient(second)
-    is_share = isinstance(p, Softmax) or (isinstance(p, Call) and p.function == "sigmoid")
-    return p if is_share and number == -first.value and first.value == 1 else None
-
-
 def _monomial(term: Expr, p: Expr) -> tuple[int, int, Expr]:
     """Return (a, b, c) with term = c·p^a·q^b."""
     other = call("sigmoid", neg(p.args[0])) if isinstance(p, Call) else None
     a = b = 0
     rest: list[Expr] = []
-    for f in _factors(term):
+    for f in as_factors(term):
         base, exponent = (f.base, f.exponent) if isinstance(f, Pow) else (f, ONE)
         whole = exponent.value if isinstance(exponent, Const) and isinstance(exponent.value, int) else None
         if base is p and whole is not None and whole > 0:
             a += whole
-        elif (base is other or _complement_in(base) is p) and whole is not None and whole > 0:
+        elif (base is other or complement_of(base) is p) and whole is not None and whole > 0:
             b += whole
-        elif whole == 1 and _complement_in(base) is other and other is not None:
+        elif whole == 1 and complement_of(base) is other and other is not None:
             a += 1
         else:
             rest.append(f)
@@ -329,18 +312,18 @@ def _log_odds(p: Expr) -> Expr | None:
 
 def _is_modest(c: Expr) -> bool:
     """Whether c is made of targets, weights, numbers and other probabilities: times p + q it does not grow."""
-    return all(is_plain(f) or _is_share_power(f) for f in _factors(c))
+    return all(is_plain(f) or _is_share_power(f) for f in as_factors(c))
 
 
 def _is_share_power(f: Expr) -> bool:
     base = f.base if isinstance(f, Pow) else f
-    base = _complement_in(base) or base
+    base = complement_of(base) or base
     return isinstance(base, Softmax) or (isinstance(base, Call) and base.function in ("sigmoid", "tanh"))
 
 
 def _signs(coefficients: Iterable[Expr]) -> set[bool]:
     """Return the signs of the terms of coefficients, as they are written: whether above 0."""
-    terms = [t for c in coefficients for t in (c.terms if isinstance(c, Add) else (c,))]
+    terms = [t for c in coefficients for t in as_terms(c)]
     return {coefficient(t)[0] > 0 for t in terms}
 
 
@@ -351,7 +334,7 @@ def _without_own_terms(e: Expr) -> Expr:
     """Split f_i off from Σ_m f_m where p_i stands beside the sum with the other sign: then p_i and f_i can cancel."""
     for term in e.terms if isinstance(e, Add) else ():
         number, part = coefficient(term)
-        factors = _factors(part)
+        factors = as_factors(part)
         sums = [f for f in factors if isinstance(f, Reduce) and f.op == "sum"]
         if len(sums) != 1 or not _leaves_some_out(sums[0].cond):
             continue
@@ -375,11 +358,11 @@ def substituted(body: Expr, index: Index, at: Index) -> Expr:
 
 
 def _leaves_some_out(cond: Expr) -> bool:
-    return cond is TRUE or all(isinstance(f, Not) and isinstance(f.cond, Delta) for f in _factors(cond))
+    return cond is TRUE or all(isinstance(f, Not) and isinstance(f.cond, Delta) for f in as_factors(cond))
 
 
 def _is_share_power_product(body: Expr) -> bool:
-    return all(_is_share_power(f) or is_plain(f) for f in _factors(body)) and any(
+    return all(_is_share_power(f) or is_plain(f) for f in as_factors(body)) and any(
         isinstance(n, Softmax) for n in walk(body)
     )
 
@@ -392,7 +375,7 @@ def _beside(e: Add, term: Expr, index: Index, body: Expr, cond: Expr) -> Index |
     for other in e.terms:
         if other is term or (coefficient(other)[0] > 0) == sign:
             continue
-        for f in _factors(other):
+        for f in as_factors(other):
             base = f.base if isinstance(f, Pow) else f
             if not (isinstance(base, Softmax) and isinstance(base.at, Label | Free)) or base.at in excluded:
                 continue
@@ -402,7 +385,7 @@ def _beside(e: Add, term: Expr, index: Index, body: Expr, cond: Expr) -> Index |
 
 
 def _walk_shares(body: Expr) -> Iterable[Softmax]:
-    for f in _factors(body):
+    for f in as_factors(body):
         base = f.base if isinstance(f, Pow) else f
         if isinstance(base, Softmax):
             yield base

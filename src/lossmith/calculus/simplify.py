@@ -12,6 +12,8 @@ from functools import lru_cache
 from lossmith.calculus.rules import RECOGNITION, Rule
 from lossmith.language.build import (
     add,
+    as_factors,
+    as_terms,
     coefficient,
     const,
     is_indicator,
@@ -130,13 +132,13 @@ def contract_root(e: Expr) -> Expr:
     excludes = isinstance(body, Mul) and any(isinstance(f, Not | Compare) for f in body.factors)
     if not picks and not excludes:
         return e
-    terms = _terms(distribute(body, lambda f: any(n in picks for n in walk(f))))
+    terms = as_terms(distribute(body, lambda f: any(n in picks for n in walk(f))))
     done = [_contract_term(t, index, cond) for t in terms]
     return add(*done)
 
 
 def _contract_term(term: Expr, index: Index, cond: Expr) -> Expr:
-    factors = term.factors if isinstance(term, Mul) else (term,)
+    factors = as_factors(term)
     for f in factors:
         if isinstance(f, Delta) and index in (f.i, f.j):
             other = f.j if f.i is index else f.i
@@ -169,10 +171,6 @@ def distribute(e: Expr, wanted: Callable[[Expr], bool]) -> Expr:
         if isinstance(f, Held) and wanted(f):
             return distribute(mul(inner, *others), wanted)
     return e
-
-
-def _terms(e: Expr) -> tuple[Expr, ...]:
-    return e.terms if isinstance(e, Add) else (e,)
 
 
 # ------------------------------------------------------------------ sums and products
@@ -265,14 +263,14 @@ def _is_probability(e: Expr) -> bool:
 def _without(term: Expr, base: Expr, exponent: Expr) -> Expr:
     """Divide a term by base^exponent; an indicator is just left out."""
     if is_indicator(base):
-        return mul(*(f for f in (term.factors if isinstance(term, Mul) else (term,)) if f is not base))
+        return mul(*(f for f in as_factors(term) if f is not base))
     return mul(term, power(base, neg(exponent)))
 
 
 def _powers(term: Expr) -> list[tuple[Expr, Expr]]:
     """Return a term's factors as (base, exponent), the number in front left out."""
     _, rest = coefficient(term)
-    factors = rest.factors if isinstance(rest, Mul) else (rest,)
+    factors = as_factors(rest)
     return [(f.base, f.exponent) if isinstance(f, Pow) else (f, ONE) for f in factors if not isinstance(f, Const)]
 
 

@@ -7,7 +7,8 @@ The passes over an expression that is already simplified:
 3. sums of squares are taken apart where they are large (magnitudes.py);
 4. rules that are lines of text (stable_rules.py): log softmax, complements of sigmoid and softmax, log1p, expm1;
 5. gaps to the maximum, for every log Σ exp and softmax (gaps.py);
-6. guards: a target or weight of zero leaves its term out, whatever the other factor is (guards.py).
+6. guards: a target or weight of zero leaves its term out, whatever the other factor is (guards.py);
+7. logarithms of quotients that no float can hold (quotients.py).
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ from lossmith.calculus.gaps import with_gaps
 from lossmith.calculus.guards import guarded
 from lossmith.calculus.magnitudes import on_the_diagonal, with_extrema, with_magnitudes
 from lossmith.calculus.onesign import one_signed
+from lossmith.calculus.quotients import with_safe_quotients
 from lossmith.calculus.rules import SCORES
 from lossmith.calculus.simplify import bottom_up
 from lossmith.calculus.stable_rules import STABLE_RULES
-from lossmith.language.expr import (
-    Expr,
-)
+from lossmith.language.expr import Expr
 
 
 def stabilize(
@@ -40,7 +40,7 @@ def stabilize(
         expr = on_the_diagonal(by_rules(with_magnitudes(one_signed(with_extrema(expr)))), scores)
     finally:
         SCORES.reset(token)
-    return guarded(with_gaps(expr, positive), targets, scores)
+    return with_safe_quotients(guarded(with_gaps(expr, positive), targets, scores))
 
 
 def by_rules(expr: Expr) -> Expr:

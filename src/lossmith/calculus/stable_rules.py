@@ -8,16 +8,7 @@ from lossmith.calculus.magnitudes import ARGUMENT_RULES
 from lossmith.calculus.patterns import CONDITION, fill, row
 from lossmith.calculus.rules import EXPM1_OF_SHARE, LOG_SOFTMAX_TO_GAP, RECOGNITION, Rule, rewriting
 from lossmith.calculus.statements import parse_statement
-from lossmith.language.build import (
-    add,
-    call,
-    instantiate,
-    mul,
-    opened,
-    reduce_,
-    softmax,
-    sub,
-)
+from lossmith.language.build import add, as_factors, call, instantiate, mul, opened, reduce_, softmax, sub
 from lossmith.language.expr import (
     ZERO,
     Add,
@@ -26,7 +17,6 @@ from lossmith.language.expr import (
     Expr,
     Free,
     Held,
-    Mul,
     Not,
     Pow,
     Reduce,
@@ -107,7 +97,7 @@ def out_of_binder(e: Expr) -> Expr | None:
     if not (isinstance(e, Softmax) or (isinstance(e, Reduce) and e.op in ("max", "min", "logsumexp"))):
         return None
     index, cond, body = opened(e)
-    factors = body.factors if isinstance(body, Mul) else (body,)
+    factors = as_factors(body)
     terms = next((f for f in factors if isinstance(f, Add) and index in f.free), None)
     scale = mul(*(f for f in factors if f is not terms))
     if terms is None or index in scale.free:
@@ -144,7 +134,7 @@ def sum_of_others(e: Expr) -> Expr | None:
     if not (isinstance(e, Reduce) and e.op == "sum"):
         return None
     index, cond, body = opened(e)
-    conds = cond.factors if isinstance(cond, Mul) else (cond,)
+    conds = as_factors(cond)
     if not all(isinstance(c, Not) and isinstance(c.cond, Delta) for c in conds):
         return None
     for c in conds:

@@ -105,15 +105,16 @@ class Batch:
         numbers = [] if self.label is None else [f"y = {self.label[row]}"]
         if self.K > 4:
             numbers.insert(0, f"K = {self.K}")
-        numbers += [f"{name} = {_shown(array[row])}" for name, array in self.inputs.items()]
+        numbers += [f"{name} = {in_short(array[row])}" for name, array in self.inputs.items()]
         return f"{self.notes[row]}: {', '.join(numbers)}"
 
 
-def _shown(values: Any) -> str:
-    numbers = [f"{float(v):.9g}" for v in np.atleast_1d(values)[:4]]
+def in_short(values: Any, most: int = 4) -> str:
+    """Return a number, or the first few of a row."""
+    numbers = [f"{float(v):.9g}" for v in np.atleast_1d(values)[:most]]
     if np.ndim(values) == 0:
         return numbers[0]
-    return f"[{', '.join(numbers)}{', …' if len(values) > 4 else ''}]"
+    return f"[{', '.join(numbers)}{', …' if len(values) > most else ''}]"
 
 
 class _Row(NamedTuple):

@@ -93,11 +93,7 @@ class _BandEmitter(TileEmitter):
             else:
                 self.write(fold.name, f"{name} != {name}" if fold.op == "nan" else name)
         self.leave_rows()
-        for fold in folds:
-            if fold.op == "peak":
-                self.settle_rows(fold, loop)
-            elif fold.op in PLACES:
-                self.find_places(fold, loop)
+        self.settle_folds(folds, loop)
 
     def find_places(self, fold: Fold, loop: Loop) -> None:
         """Find the first class with the extreme value: in each lane it has been found already."""

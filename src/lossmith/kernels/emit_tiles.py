@@ -11,7 +11,7 @@ Everything lives in one array, in strips of TILE numbers: `tile[of_m + r]` is th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -39,6 +39,7 @@ from lossmith.kernels.rowprogram import (
     Stmt,
     Store,
     Value,
+    found_in,
     letter,
     operands,
     statements,
@@ -242,8 +243,8 @@ class TileEmitter(Emitter):
         self.gathers = same_lanes(folds)
         for fold in folds:
             if fold.name not in self.gathers:
-                start = START.get(fold.op, "F(0)")
-                self.put(f"{fold.name}_lanes = {self.vec('spread', f'{start}, {self.lanes}')}")
+                start = self.vec("spread", f"{START.get(fold.op, 'F(0)')}, {self.lanes}")
+                self.put(f"{fold.name}_lanes = {start}")
         outer = self.enter_classes(loop.body)
         if loop is self.longest:
             self.look_ahead(f"(first + T + r) * K + k * {self.step}")
@@ -263,6 +264,10 @@ class TileEmitter(Emitter):
             else:
                 self.write(fold.name, f"{text} != {text}" if fold.op == "nan" else text)
         self.leave_rows()
+        self.settle_folds(folds, loop)
+
+    def settle_folds(self, folds: list[Fold], loop: Loop) -> None:
+        """Finish what the folds of a loop say of whole rows, once all rows have been gathered."""
         for fold in folds:
             if fold.op == "peak":
                 self.settle_rows(fold, loop)
@@ -272,12 +277,11 @@ class TileEmitter(Emitter):
     def track_place(self, fold: Fold, value: str) -> str:
         return value  # found in a loop of its own
 
-    def enter_classes(self, body: Iterable[Stmt]) -> set[str]:
+    def enter_classes(self, body: Sequence[Stmt]) -> set[str]:
         """Begin a loop over the classes of these rows: read what its statements look at."""
         self.put("for k in range(K):")
         outer, self.known = self.known, set(self.known)
         self.depth, self.indent = 1, self.indent + 1
-        body = list(body)
         values = [v for s in body for o in operands(s) for v in subvalues(o)]
         made = {s.name for s in body if isinstance(s, Let)}
         for name in dict.fromkeys(v.input for v in values if isinstance(v, Load) and v.index == Each(0)):
@@ -433,12 +437,6 @@ class TileEmitter(Emitter):
         if self.lanes and value.op == "to_float" and isinstance(value.args[0], Position):
             return self.text(value.args[0]), ATOM
         return super().call(value)
-
-
-def found_in(values: Iterable[Value]) -> set[str]:
-    """Return the names of the places, found by argmax or argmin, at which the values are read."""
-    read = (v.index for v in values if isinstance(v, Load | Param | Position))
-    return {index.name for index in read if isinstance(index, AtFound)}
 
 
 def of_rows(value: Value) -> bool:

@@ -34,7 +34,7 @@ from lossmith.kernels.terms import CLASS, Term, Terms, propagates
 from lossmith.kernels.verify import verify
 from lossmith.language import build
 from lossmith.language.budget import within_budget
-from lossmith.language.expr import Add, Entry, Expr, Hyper, Label, Mul, Reduce, walk
+from lossmith.language.expr import Add, Entry, Expr, Hyper, Label, Reduce, walk
 from lossmith.language.formula import Formula
 
 
@@ -73,7 +73,7 @@ def takes_differences(expr: Expr, name: str) -> bool:
 
 def weight_of_row(expr: Expr) -> Expr | None:
     """Return the weight w_y of a loss that is w_y times something, None where there is none."""
-    factors = expr.factors if isinstance(expr, Mul) else (expr,)
+    factors = build.as_factors(expr)
     return next((f for f in factors if isinstance(f, Hyper) and any(isinstance(i, Label) for i in f.indices)), None)
 
 

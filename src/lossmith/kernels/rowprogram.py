@@ -41,7 +41,7 @@ An elementwise program has no loops: its row is one element.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
@@ -254,6 +254,12 @@ def subvalues(value: Value) -> Iterator[Value]:
     if isinstance(value, Op):
         for arg in value.args:
             yield from subvalues(arg)
+
+
+def found_in(values: Iterable[Value]) -> set[str]:
+    """Return the names of the places, found by argmax or argmin, at which the values are read."""
+    read = (v.index for v in values if isinstance(v, Load | Param | Position))
+    return {index.name for index in read if isinstance(index, AtFound)}
 
 
 def map_value(value: Value, change: Callable[[Value], Value]) -> Value:

@@ -202,7 +202,7 @@ class Terms:
         """Write a term of a sum as ±term."""
         number, rest = build.coefficient(e)
         if number < 0:
-            factors = rest.factors if isinstance(rest, expr.Mul) else (rest,)
+            factors = build.as_factors(rest)
             sign, term = -1, self._product((expr.Const(-number), *factors))
         else:
             sign, term = 1, self.number(e)

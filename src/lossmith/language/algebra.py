@@ -112,7 +112,17 @@ def _scaled(number: Number, e: Expr) -> Expr:
         return e
     if isinstance(e, Add):  # only for a number alone: 2·(a + b) has no other place for the 2
         return mul(const(number), e)
-    return Mul((const(number), *(e.factors if isinstance(e, Mul) else (e,))))
+    return Mul((const(number), *as_factors(e)))
+
+
+def as_factors(e: Expr) -> tuple[Expr, ...]:
+    """Return the factors of a product; anything else is its only one."""
+    return e.factors if isinstance(e, Mul) else (e,)
+
+
+def as_terms(e: Expr) -> tuple[Expr, ...]:
+    """Return the terms of a sum; anything else is its only one."""
+    return e.terms if isinstance(e, Add) else (e,)
 
 
 def mul(*factors: Expr) -> Expr:
@@ -141,7 +151,7 @@ def mul(*factors: Expr) -> Expr:
             continue
         sign, f = _orient(f)
         number = number * sign
-        kept.extend(f.factors if isinstance(f, Mul) else (f,))
+        kept.extend(as_factors(f))
     present = set(kept)
     if number == 0 or any(isinstance(f, Not) and f.cond in present for f in kept):
         return ZERO

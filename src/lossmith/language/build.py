@@ -11,6 +11,8 @@ from typing import Any
 
 from lossmith.language.algebra import (
     add,
+    as_factors,
+    as_terms,
     coefficient,
     compare,
     const,
@@ -64,6 +66,8 @@ from lossmith.language.expr import (
 __all__ = [
     "add",
     "arg_reduce",
+    "as_factors",
+    "as_terms",
     "call",
     "close",
     "coefficient",
@@ -123,7 +127,7 @@ def reduce_(op: str, index: Index, body: Expr, cond: Expr = TRUE) -> Expr:
     if op == "sum":
         if body is ZERO:
             return ZERO
-        factors = body.factors if isinstance(body, Mul) else (body,)
+        factors = as_factors(body)
         outside = [f for f in factors if index not in f.free]
         inside = [f for f in factors if index in f.free]
         if not inside:

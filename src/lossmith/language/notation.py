@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from lossmith.language import layout as lay
 from lossmith.language.abbreviate import abbreviate
-from lossmith.language.build import coefficient, const, opened
+from lossmith.language.build import as_factors, coefficient, const, opened
 from lossmith.language.build import power as power_of
 from lossmith.language.elementary import FUNCTIONS
 from lossmith.language.expr import (
@@ -357,7 +357,7 @@ class _Writer:
         """Return k, or k≠y, or k: condition, for what stands under a Σ."""
         if cond is TRUE:
             return self.index(index)
-        parts = sorted(cond.factors if isinstance(cond, Mul) else (cond,), key=factor_rank)
+        parts = sorted(as_factors(cond), key=factor_rank)
         apart = [c for c in parts if isinstance(c, Not) and isinstance(c.cond, Delta)]
         apart = [c for c in apart if index in c.free]
         rest = [self.condition(c, index) for c in parts if c not in apart]
