@@ -8,6 +8,7 @@ from lossmith.calculus.simplify import bottom_up
 from lossmith.language.build import (
     add,
     as_factors,
+    as_terms,
     call,
     coefficient,
     compare,
@@ -20,10 +21,12 @@ from lossmith.language.build import (
 )
 from lossmith.language.expr import (
     ONE,
+    TRUE,
     ZERO,
     Add,
     Call,
     ClassNumber,
+    Compare,
     Const,
     Entry,
     Expr,
@@ -48,7 +51,7 @@ def guarded(expr: Expr, targets: frozenset[str], scores: frozenset[str] = frozen
 
     def step(e: Expr) -> Expr:
         if isinstance(e, Add):
-            return _dominated(e, targets)
+            return _of_largest(e, targets) or _dominated(e, targets)
         if isinstance(e, Call) and e.function == "maximum":
             return _of_difference(e, scores)
         if not isinstance(e, Mul):
@@ -77,6 +80,17 @@ def guarded(expr: Expr, targets: frozenset[str], scores: frozenset[str] = frozen
         return e
 
     return bottom_up(expr, step)
+
+
+def _of_largest(e: Add, targets: frozenset[str]) -> Expr | None:
+    """Let max z − z_i be 0 for the largest itself, where it may be infinite; entries have rules of their own."""
+    for largest in e.terms:
+        if not isinstance(largest, Reduce) or largest.op != "max" or isinstance(largest.body, Entry):
+            continue
+        if may_be_infinite(largest.body, targets):
+            own = mul(const(-1), add(*(t for t in e.terms if t is not largest)))
+            return where(compare(">", largest, own), e, ZERO)
+    return None
 
 
 def _dominated(e: Add, targets: frozenset[str]) -> Expr:
@@ -256,11 +270,19 @@ def _leaves_out(f: Expr, targets: frozenset[str]) -> bool:
     """Whether f is a target, one minus a target, a weight per class, or a share that may vanish."""
     if isinstance(f, Hyper):
         return bool(f.indices)
-    if _is_sigmoid(f) or (isinstance(f, Call) and f.function == "exp"):
+    share = f.base if isinstance(f, Pow) and isinstance(f.exponent, Const) and f.exponent.value > 0 else f
+    if _is_sigmoid(f) or (isinstance(share, Call) and share.function == "exp"):
         return True  # a probability that has underflown: p log p is 0 at p = 0
+    if _counts_the_rest(f):
+        return True
     parts = [coefficient(t)[1] for t in f.terms] if isinstance(f, Add) else [f]
     entries = [p for p in parts if p is not ONE]
     return bool(entries) and all(isinstance(p, Entry) and p.name in targets for p in entries)
+
+
+def _counts_the_rest(f: Expr) -> bool:
+    """Whether f is one less than how many there are: 0 where the largest is the only one."""
+    return isinstance(f, Held) and any(isinstance(t, Reduce) and isinstance(t.body, Compare) for t in as_terms(f.body))
 
 
 def may_be_infinite(e: Expr, targets: frozenset[str]) -> bool:
@@ -285,8 +307,8 @@ def may_be_infinite(e: Expr, targets: frozenset[str]) -> bool:
             return may_be_infinite(then, targets) or may_be_infinite(other, targets)
         case _ if is_indicator(e):
             return False
-        case Reduce("max" | "min"):
-            return True
+        case Reduce("max" | "min", cond, body):
+            return cond is not TRUE or may_be_infinite(body, targets)
         case Add(parts) | Mul(parts):
             return any(may_be_infinite(part, targets) for part in parts)
         case Held(body) | Reduce(body=body):
