@@ -24,7 +24,7 @@ from lossmith.losses import CATALOGUE
 
 BATCH, BATCH_OF_ELEMENTS, FEWEST = 2000, 5000, 16
 """Rows of a batch; the fewest batches of a loss, so that small runs too see both dtypes and all outputs."""
-LARGE = ((100, 1000, 50), (1000, 20_000, 10), (100_000, 250_000, 1))
+LARGE = ((100, 1000, 50), (1000, 100_000, 5), (100_000, 500_000, 1))
 """Numbers of classes; one row in so many has them; so many together."""
 
 SOFT, CONFIRMED = 0.15, 20

@@ -63,7 +63,7 @@ class _Promise(Promise):
             (item,) = self.formula.of_role("scores")
             row = [exactly(x, context(60)) for x in sample.rows[item.name]]
             origin = max(row) if item.name in self.invariant else 0
-            both = [[x + 2 * sign * u * order * (x - origin) if abs(x) < FAR else x for x in row] for sign in (1, -1)]
+            both = [[x + 4 * sign * u * order * (x - origin) if abs(x) < FAR else x for x in row] for sign in (1, -1)]
             yield [replace(sample, rows={**sample.rows, item.name: changed}) for changed in both]
 
 

@@ -48,6 +48,8 @@ def confirm(chunk: Any, row: int) -> bool:
             theirs = reference.value(expr, indices)
         except Unsettled:
             return False
+        if ours is None:  # not decided, and counted as that elsewhere
+            return False
         if not agree(as_mpf(ours), theirs, 20):
             raise OracleError(f"the oracles disagree, {ours} and {theirs}, at {chunk.describe(row, None, 0.0, 0.0)}")
     return True

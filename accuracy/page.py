@@ -38,7 +38,7 @@ units (divided by τ where the loss does so): the exponential of a rounded diffe
 score itself, and for the value, it is the distance of the runner-up.
 
 Where even the exact result changes by more when the inputs are changed in their last digit, `fast` promises what
-rounding the inputs explains, besides the 8 + ⌈log₂ K⌉ ulp: differences s_k − m changed by 2u, other scores by 4u,
+rounding the inputs explains, besides the 8 + ⌈log₂ K⌉ ulp: scores, or differences s_k − m, changed by 4u,
 targets, probabilities and hyperparameters by 8u, all relative; for second derivatives the scores by twice and for
 Hessian-vector products by four times as much; a power γ makes 2|γ| u more; of a Hessian-vector product, also each
 component of the vector by (8 + |s_k − m|) u. That is so where a difference such as p_k − t_k cancels, and beside a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -58,3 +59,25 @@ def test_another_distribution_is_told_apart() -> None:
     scores, target = rng.normal(size=(5, K)), rng.dirichlet(np.ones(K), size=5)
     right = expected(lm.cross_entropy, scores, target, scores)["grad"]
     assert np.max(np.abs(lm.cross_entropy.grad(scores, target[:, ::-1], reduction="none") - right)) > 1e-3
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("weights", [None, [2.75, 1.5, 0.25]])
+def test_hessian_product_where_one_class_leads(
+    weights: list[float] | None, dtype: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each component has its digits, by mpmath: Σ w t · p (v − Σ p v), which is tiny at the class that leads."""
+    monkeypatch.setenv("LOSSMITH_BACKEND", backend)
+    scores = np.array([[60.5, 0.125, -1.0], [-3.0, 1.0, 35.0]], dtype)
+    target = np.array([[0.75, 0.25, 0.0], [0.125, 0.5, 0.375]], dtype)
+    v = np.array([[1.0, 2.0, -0.5], [0.5, -1.5, 3.0]], dtype)
+    found = lm.cross_entropy.hvp(scores, target, v, class_weight=weights, reduction="none")
+    with mpmath.workdps(60):
+        for s, t, d, got in zip(scores.tolist(), target.tolist(), v.tolist(), found, strict=True):
+            shares = [mpmath.exp(x) for x in s]
+            p = [e / mpmath.fsum(shares) for e in shares]
+            total = mpmath.fsum(w * x for w, x in zip(weights or [1, 1, 1], t, strict=True))
+            for j in range(3):
+                exact = total * p[j] * mpmath.fsum(p[m] * (mpmath.mpf(d[j]) - d[m]) for m in range(3))
+                assert abs(float(got[j] / exact) - 1) < 100 * np.finfo(dtype).eps

@@ -17,10 +17,8 @@ import numpy as np
 
 from lossmith.errors import DomainError, LabelError, ShapeError
 from lossmith.kernels.threads import available_threads, run_pieces
+from lossmith.kernels.watch import TOLERANCE
 from lossmith.language.formula import Formula, Hyperparameter, Input
-
-_TOLERANCE = {2: 1e-2, 4: 1e-4, 8: 1e-6}
-"""By how much the sum of a distribution may differ from one, by the size of its dtype in bytes."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,9 @@ _OUTSIDE = {
 }
 
 
-_FEW, _MANY = 1 << 13, 1 << 20
+_FEW, _MANY, _MANY_SUMMED = 1 << 13, 1 << 20, 1 << 18
+_PIECE = 1 << 17
+"""How much is looked at together where threads share the work: what the cache holds while it is looked at twice."""
 
 Check: TypeAlias = Callable[[np.ndarray], bool]
 """Whether all values of an array surely are what they must be; False where that takes a closer look."""
@@ -173,23 +173,32 @@ Check: TypeAlias = Callable[[np.ndarray], bool]
 def _at_most(limit: int, dtype: np.dtype[Any]) -> Check:
     """Return a check of the bits in one pass: seen as unsigned, negative numbers and NaN are the largest."""
     unsigned = np.dtype(f"u{dtype.itemsize}")
-    return lambda array: not array.size or _largest(array.view(unsigned)) <= limit
+
+    def inside(array: np.ndarray) -> bool:
+        if not array.size:
+            return True
+        bits = array.view(unsigned)
+        return int(bits.max() if bits.size > _FEW else bits.item(bits.argmax())) <= limit  # argmax is called sooner
+
+    return inside
 
 
-def _largest(array: np.ndarray) -> int:
-    """Return the maximum, the fastest way: argmax is called sooner, and is slower; a large array takes threads."""
-    if array.size <= _FEW:
-        return array.item(array.argmax())
-    if array.size < _MANY:
-        return int(array.max())
-    rows = -(-len(array) * _MANY // (2 * array.size))
-    found = [0] * -(-len(array) // rows)
+def _shared(inside: Check, many: int) -> Check:
+    """Return a check that takes arrays of so many numbers in pieces, on several threads."""
 
-    def look(piece: int) -> None:
-        found[piece] = int(array[piece * rows : (piece + 1) * rows].max())
+    def everywhere(array: np.ndarray) -> bool:
+        if array.size < many:
+            return inside(array)
+        rows = -(-len(array) * _PIECE // array.size)
+        found = [False] * -(-len(array) // rows)
 
-    run_pieces(look, len(found), available_threads())
-    return max(found)
+        def look(piece: int) -> None:
+            found[piece] = inside(array[piece * rows : (piece + 1) * rows])
+
+        run_pieces(look, len(found), available_threads())
+        return all(found)
+
+    return everywhere
 
 
 def label_check(classes: int, dtype: np.dtype[Any]) -> Check:
@@ -197,7 +206,7 @@ def label_check(classes: int, dtype: np.dtype[Any]) -> Check:
     if dtype.kind not in "iu" or not dtype.isnative:
         return lambda array: False
     largest = (1 << 8 * dtype.itemsize - (dtype.kind == "i")) - 1
-    return _at_most(min(classes - 1, largest), dtype)
+    return _shared(_at_most(min(classes - 1, largest), dtype), _MANY)
 
 
 def domain_check(domain: str, dtype: np.dtype[Any]) -> Check:
@@ -208,7 +217,9 @@ def domain_check(domain: str, dtype: np.dtype[Any]) -> Check:
         return lambda array: False
     largest = np.array([1 if domain == "unit" else np.inf], dtype)
     inside = _at_most(int(largest.view(f"u{dtype.itemsize}")[0]), dtype)
-    return inside if domain != "simplex" else lambda array: inside(array) and _surely_sum_to_one(array)
+    if domain != "simplex":
+        return _shared(inside, _MANY)
+    return _shared(lambda array: inside(array) and _surely_sum_to_one(array), _MANY_SUMMED)
 
 
 def _surely_sum_to_one(array: np.ndarray) -> bool:
@@ -216,7 +227,7 @@ def _surely_sum_to_one(array: np.ndarray) -> bool:
     with np.errstate(over="ignore"):
         few = array.shape[-1] <= 512
         total = np.einsum("...k->...", array) if few else np.add.reduce(array, axis=-1)
-    return not array.size or bool(np.abs(total - 1).max() <= _TOLERANCE[array.dtype.itemsize] / 2)
+    return not array.size or bool(np.abs(total - 1).max() <= TOLERANCE[array.dtype.itemsize] / 2)
 
 
 def check_domain(layout: Layout, item: Input, array: np.ndarray, counted: np.ndarray | None = None) -> None:
@@ -240,7 +251,7 @@ def check_domain(layout: Layout, item: Input, array: np.ndarray, counted: np.nda
 def _check_sums(layout: Layout, item: Input, array: np.ndarray, counted: np.ndarray | None) -> None:
     with np.errstate(invalid="ignore"):
         total = np.asarray(np.sum(array, axis=layout.axis, dtype=np.float64))
-    wrong = np.abs(total - 1) > _TOLERANCE.get(array.dtype.itemsize, 1e-6)
+    wrong = np.abs(total - 1) > TOLERANCE.get(array.dtype.itemsize, 1e-6)
     if counted is not None:
         wrong = wrong & counted.reshape(layout.sample_shape)
     if wrong.any():

@@ -26,7 +26,7 @@ from lossmith.calculus.stabilize import stabilize
 from lossmith.kernels.lower import weight_is_zero, weight_of_row
 from lossmith.kernels.rowprogram import Output
 from lossmith.language.budget import within_budget
-from lossmith.language.build import add, as_terms, const, delta, mul, not_, reduce_, substitute, where
+from lossmith.language.build import add, as_factors, as_terms, const, delta, mul, not_, reduce_, substitute, where
 from lossmith.language.expr import (
     ONE,
     ZERO,
@@ -89,8 +89,12 @@ def expectation(derived: Expr, formula: Formula) -> Expr | None:
         weight = Hyper("class_weight", (at,)) if weighted else ONE
         return mul(weight, Entry(label.name, at))
 
-    own = substitute(patches[0][1] if patches else base, {label: J})
     index = fresh("i")
+    of_label = [f for f in as_factors(base) if label in f.free]
+    if not patches and not any(J in f.free for f in of_label):  # every label has the same, but for a factor
+        rest = mul(*(f for f in as_factors(base) if f not in of_label))
+        return mul(rest, reduce_("sum", index, mul(share(index), substitute(mul(*of_label), {label: index}))))
+    own = substitute(patches[0][1] if patches else base, {label: J})
     other = distribute(substitute(base, {label: index}), lambda f: {J, index} <= f.free)
     terms = as_terms(other)
     not_own = not_(delta(index, J))

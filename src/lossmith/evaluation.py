@@ -7,7 +7,7 @@ imported), which is the default. It is read at every call; tests compare the bac
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, cast
@@ -90,7 +90,7 @@ def _run(
         _run_low_rank(kernel, ready, factor(reduction, ready.total), arrays)
         shape = (*ready.layout.sample_shape, ready.layout.classes)
         return Result(None, {n: a.reshape(shape) for n, a in arrays.items()})
-    value = _call(kernel, ready, reduction, arrays, "value" in wanted)
+    value = _call(kernel, ready, reduction, arrays, "value" in wanted, zeroed=not targets)
     return Result(value, {n: _finished(ready.layout, a, targets.get(n)) for n, a in arrays.items()})
 
 
@@ -121,18 +121,28 @@ def _keep_plan(
     label = names.index(program.labels[0]) if program.labels else -1
     placed = places_weights(loss)
     weighed = any(settings.get(name) is not None for name in (*WEIGHTS, "ignore_index"))
+    target = names.index(loss.label_name) if loss.label_name else -1  # labels, or distributions in their place
 
     def weigh(args: tuple[Any, ...], options: dict[str, Any]) -> Rows:
-        given = args[label] if label >= 0 else None
+        given = args[target] if target >= 0 else None
         return rows_of(loss, layout, given, {**settings, **options}, placed)
 
+    inputs = [(names.index(item.name), item) for item in ready.variant.inputs]
+
+    def inspect(args: tuple[Any, ...], counted: np.ndarray | None) -> None:
+        for at, item in inputs:
+            if item.role.kind != "label":
+                batch.check_domain(layout, item, args[at], counted)
+
     checks: list[tuple[int, batch.Check]] = []
-    for item in ready.variant.inputs:
-        at, dtype = names.index(item.name), given[item.name].dtype
+    watched: list[tuple[int, batch.Check]] = []
+    for at, item in inputs:
+        dtype = given[item.name].dtype
         if item.role.kind == "label":
             checks += [] if weighed else [(at, batch.label_check(layout.classes, dtype))]
         elif item.role.domain != "real":
-            checks.append((at, batch.domain_check(item.role.domain, dtype)))
+            check = at, batch.domain_check(item.role.domain, dtype)
+            watched.append(check) if item.name in kernel.watched else checks.append(check)
     valued = "value" in kernel.outputs
     each = _rows_per_sum(kernel, layout, settings["reduction"]) if valued else 1
     plans = loss._plans  # pyright: ignore[reportPrivateUsage]
@@ -146,13 +156,15 @@ def _keep_plan(
         order=tuple(names.index(n) for n in (*program.inputs, *program.labels)),
         label=label,
         checks=tuple(checks),
+        watched=tuple(watched),
+        inspect=inspect,
         params=tuple(None if p.ndim else kernel.compute.type(ready.hypers[p.name]) for p in program.params),
         scale=factor(settings["reduction"], layout.rows),
         divisor=float(layout.rows),
         layout=layout,
         flat_shape=None if layout.flat_shape == layout.shape else layout.flat_shape,
         reduction=settings["reduction"],
-        arrays=len(kernel.outputs) - valued,
+        makers=tuple(_maker(kernel, name) for name in kernel.outputs if name != "value"),
         inputs=len(loss.definition.of_role("scores")),
     )
 
@@ -211,8 +223,13 @@ def _outputs(
             assert target is not None
             arrays[name] = target.reshape(layout.flat_shape)
         else:
-            arrays[name] = np.empty(layout.flat_shape, dtype=dtype)
+            arrays[name] = _maker(kernel, name)(layout.flat_shape, dtype)
     return arrays
+
+
+def _maker(kernel: Kernel, name: str) -> Callable[..., np.ndarray]:
+    """Return what makes an array for an output: of zeros, which cost nothing where they are not written, or not."""
+    return np.zeros if name in kernel.blank else np.empty
 
 
 def _rows_per_sum(kernel: Kernel, layout: Layout, reduction: str) -> int:
@@ -220,8 +237,10 @@ def _rows_per_sum(kernel: Kernel, layout: Layout, reduction: str) -> int:
     return 1 if reduction == "none" or layout.rows <= VALUES else kernel.rows_per_sum(layout.classes)
 
 
-def _call(kernel: Kernel, ready: Prepared, reduction: str, arrays: dict[str, np.ndarray], valued: bool) -> Any:
-    """Run the kernel, and return the value if it is wanted."""
+def _call(
+    kernel: Kernel, ready: Prepared, reduction: str, arrays: dict[str, np.ndarray], valued: bool, zeroed: bool
+) -> Any:
+    """Run the kernel, and return the value if it is wanted; `zeroed` arrays are as `_maker` made them."""
     layout, weight, label, overwrites = ready.layout, ready.weight, ready.label, False
     if arrays:
         if weight is not None and any(np.may_share_memory(weight, a) for a in arrays.values()):
@@ -231,15 +250,15 @@ def _call(kernel: Kernel, ready: Prepared, reduction: str, arrays: dict[str, np.
         overwrites = any(np.may_share_memory(i, a) for i in ready.inputs.values() for a in arrays.values())
     scale = factor(reduction, ready.total)
     if not valued:
-        kernel.run(ready.inputs, label, ready.hypers, weight, scale, arrays)
+        kernel.run(ready.inputs, label, ready.hypers, weight, scale, arrays, zeroed=zeroed)
         return None
     if _rows_per_sum(kernel, layout, reduction) > 1:
-        total = kernel.total(ready.inputs, label, ready.hypers, weight, scale, arrays)
+        total = kernel.total(ready.inputs, label, ready.hypers, weight, scale, arrays, zeroed=zeroed)
         if overwrites or settles(total, reduction, layout, weight is not None):
             return total if reduction == "sum" else total / ready.total if ready.total else 0.0
     # Of few rows, or where a sum overflowed and the mean may not, the value of each.
     values = np.empty(layout.rows)
-    kernel.run(ready.inputs, label, ready.hypers, weight, scale, {**arrays, "value": values})
+    kernel.run(ready.inputs, label, ready.hypers, weight, scale, {**arrays, "value": values}, zeroed=zeroed)
     return reduced(values, reduction, ready.total, layout)
 
 

@@ -85,8 +85,8 @@ def settles(total: float, reduction: str, layout: Layout, weighted: bool = False
 class Plan:
     """How a call is done whose arrays have the shapes and dtypes that this was made for."""
 
-    call: Callable[[bool], Callable[..., None]]
-    """Returns what computes the batch, with weights or without."""
+    call: Callable[[bool, bool], Callable[..., Any]]
+    """Returns what computes the batch, with weights or without, into arrays of zeros or of anything."""
     weigh: Callable[[tuple[Any, ...], dict[str, Any]], Rows] | None
     """What looks at labels and weights, and refuses them, where there are options about them."""
     each: int
@@ -99,6 +99,10 @@ class Plan:
     """Which of the arguments is the label, -1 for none."""
     checks: tuple[tuple[int, Callable[[np.ndarray], bool]], ...]
     """Arguments, and what must be true of their values."""
+    watched: tuple[tuple[int, Callable[[np.ndarray], bool]], ...]
+    """The same for arguments that are seen to be right while the batch is computed, unless into the user's arrays."""
+    inspect: Callable[[tuple[Any, ...], np.ndarray | None], None]
+    """Takes the arguments, and which rows count, and refuses what lies outside the domain."""
     params: tuple[Any, ...]
     """Hyperparameters, None for class weights that the definition places."""
     scale: float
@@ -109,8 +113,8 @@ class Plan:
     flat_shape: tuple[int, ...] | None
     """The shape that the compiled function wants, where it is another than that of the scores."""
     reduction: str
-    arrays: int
-    """How many arrays come back."""
+    makers: tuple[Callable[..., np.ndarray], ...]
+    """What makes the arrays that come back."""
     inputs: int
     """How many differentiable inputs there are: so many arrays make one output."""
 
@@ -121,19 +125,22 @@ class Plan:
                 return None
         layout = self.layout
         if out is None:
-            found = [np.empty(layout.shape, layout.dtype) for _ in range(self.arrays)]
+            found = [make(layout.shape, layout.dtype) for make in self.makers]
         else:
             found = list(out) if type(out) is tuple else [out]
             if not self._takes(found, (*args, *options.values())):
                 return None
+            for at, inside in self.watched:
+                if not inside(args[at]):
+                    return None
         rows, params, targets = [args[k] for k in self.order], self.params, found
-        weight, scale, divisor = None, self.scale, self.divisor
+        weight, scale, divisor, counted = None, self.scale, self.divisor, None
         if self.weigh is not None:
-            counted = self.weigh(args, options)
-            weight, divisor, by_class = counted.weight, counted.total, counted.class_weight
+            weighed = self.weigh(args, options)
+            weight, divisor, by_class, counted = weighed.weight, weighed.total, weighed.class_weight, weighed.counted
             scale = factor(self.reduction, divisor)
             if self.label >= 0:
-                rows[-1] = counted.label
+                rows[-1] = weighed.label
             if None in params:
                 params = [np.ascontiguousarray(by_class, layout.compute) if p is None else p for p in params]
         elif self.label >= 0:
@@ -143,10 +150,10 @@ class Plan:
             targets = [a.reshape(self.flat_shape) for a in found]
         values = np.empty(self.sums) if self.sums else None
         targets = targets if values is None else [values, *targets]
-        if weight is None:
-            self.call(False)(*rows, *params, scale, *targets)
-        else:
-            self.call(True)(*rows, *params, weight, scale, *targets)
+        weights = () if weight is None else (weight,)
+        sure = self.call(weight is not None, out is None)(*rows, *params, *weights, scale, *targets)
+        if sure is False and out is None:
+            self.inspect(args, counted)
         if values is None:
             return self._grouped(found)
         value = reduced(values, self.reduction, divisor, layout)
@@ -157,7 +164,7 @@ class Plan:
     def _takes(self, out: list[Any], args: tuple[Any, ...]) -> bool:
         """Whether results can be written where the user wants them, while the arguments are still read."""
         layout = self.layout
-        return len(out) == self.arrays and all(
+        return len(out) == len(self.makers) and all(
             type(array) is np.ndarray
             and array.dtype == layout.dtype
             and array.shape == layout.shape

@@ -11,9 +11,19 @@ import pytest
 
 import lossmith as lm
 from lossmith.calculus.differentiate import sink
+from lossmith.calculus.equals import EQUALS_RULES
 from lossmith.calculus.magnitudes import MAGNITUDE_RULES
+from lossmith.calculus.means import MEAN_RULES
 from lossmith.calculus.patterns import META, ROW, fill
-from lossmith.calculus.rules import DERIVATIVE_RULES, DERIVATIVES, GAP_TO_LOG_SOFTMAX, LEAF_RULES, Rule, rewriting
+from lossmith.calculus.rules import (
+    DERIVATIVE_RULES,
+    DERIVATIVES,
+    GAP_TO_LOG_SOFTMAX,
+    LEAF_RULES,
+    SHARE_OF_MIXTURE,
+    Rule,
+    rewriting,
+)
 from lossmith.calculus.stable_rules import STABLE_RULES
 from lossmith.calculus.statements import parse_statement
 from lossmith.check.interpreter import Sample, evaluate, numeric_derivative
@@ -38,7 +48,9 @@ ROWS = (
     (710.0, 0.0, 709.0), (-1e3, 0.0, 1e-8), (30.0, 0.0, 1.0),
 )  # fmt: skip
 
-PATTERN_RULES = {r.name: r for r in (*STABLE_RULES, GAP_TO_LOG_SOFTMAX) if r.statement is not None}
+PATTERN_RULES = {
+    r.name: r for r in (*STABLE_RULES, GAP_TO_LOG_SOFTMAX, SHARE_OF_MIXTURE, *MEAN_RULES) if r.statement is not None
+}
 
 
 def sides(rule: Rule) -> tuple[Expr, Expr]:
@@ -141,7 +153,12 @@ def test_derivative_rule_holds(rule: Rule, text: str) -> None:
             assert agree(evaluate(before, sample), evaluate(applied, sample), 35)
 
 
-FUNCTION_RULES = [(r, text) for r in (*STABLE_RULES, *MAGNITUDE_RULES) if r.statement is None for text in r.examples]
+FUNCTION_RULES = [
+    (r, text)
+    for r in (*STABLE_RULES, *MAGNITUDE_RULES, *EQUALS_RULES, *MEAN_RULES)
+    if r.statement is None
+    for text in r.examples
+]
 
 
 @pytest.mark.parametrize(("rule", "text"), FUNCTION_RULES)

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from calculus.test_rules import metavariables, read_example
+from lossmith.calculus.equals import EQUALS_RULES
 from lossmith.calculus.magnitudes import MAGNITUDE_RULES
+from lossmith.calculus.means import MEAN_RULES
 from lossmith.calculus.patterns import ROW, fill
 from lossmith.calculus.rules import Rule, rewriting
 from lossmith.calculus.stabilize import stabilize
@@ -163,8 +165,13 @@ def measured(subject: Subject, dtype: str) -> tuple[float, dict[str, Any]]:
     return worst, where
 
 
-PATTERNS = {r.name: r for r in STABLE_RULES if r.statement is not None}
-EXAMPLES = [(r, text) for r in (*STABLE_RULES, *MAGNITUDE_RULES) if r.statement is None for text in r.examples]
+PATTERNS = {r.name: r for r in (*STABLE_RULES, *MEAN_RULES) if r.statement is not None}
+EXAMPLES = [
+    (r, text)
+    for r in (*STABLE_RULES, *MAGNITUDE_RULES, *EQUALS_RULES, *MEAN_RULES)
+    if r.statement is None
+    for text in r.examples
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

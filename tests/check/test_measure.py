@@ -253,7 +253,7 @@ def test_promise_grows_with_the_gap_only() -> None:
     small = gradient_limit(cross_entropy, Sample({"s": [0.0, 0.5]}, 0), 1)
     assert base_limit(2) < small < base_limit(2) + 2
     far = gradient_limit(cross_entropy, Sample({"s": [0.0, -50.0]}, 0), 1)
-    assert 60 < far < 120
+    assert 60 < far < 220
     # Large scores that are equal are no excuse: only distances count.
     equal = gradient_limit(cross_entropy, Sample({"s": [1e8, 1e8]}, 0), 1)
     assert equal == base_limit(2)

@@ -14,9 +14,11 @@ import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
-from lossmith.kernels import vecmath, vecmath_tables
+from lossmith.kernels import lanes, vecmath, vecmath_llvm, vecmath_tables
 
 NAMES = sorted(vecmath.MAX_ULP)  # functions of one number
+PER_GAP = {"float32": 1 / 20, "float64": 0.0}
+"""By how much, in ulp, exp_gap may be off for every unit of x - m, besides what it is off by anyway."""
 DTYPES = (np.float32, np.float64)
 DIGITS = 50
 SLACK = 0.05
@@ -35,7 +37,31 @@ def loop_of(function: Any) -> Any:
     return loop
 
 
+def loop_of_gaps() -> Any:
+    exp_gap = vecmath.exp_gap
+
+    @njit(nogil=True, error_model="numpy")
+    def loop(x, m, out):
+        for i in range(x.size):
+            out[i] = exp_gap(x[i], m)
+
+    return loop
+
+
+def loop_of_gaps_in_vectors() -> Any:
+    exp_gap, load, store, first = vecmath.exp_gap, lanes.load, lanes.store, np.uint64(0)
+
+    @njit(nogil=True, error_model="numpy")
+    def loop(x, m, out):
+        for i in range(first, np.uint64(x.size), np.uint64(64)):
+            store(out, i, exp_gap(load(x, i, 64), m))
+
+    return loop
+
+
 LOOPS = {name: loop_of(getattr(vecmath, name)) for name in NAMES}
+GAPS = loop_of_gaps()
+GAPS_IN_VECTORS = loop_of_gaps_in_vectors()
 
 
 def run(loop: Any, x: np.ndarray) -> np.ndarray:
@@ -203,9 +229,104 @@ def test_float64_against_50_digits_at_length(name: str) -> None:
     assert ulp_float64(name, x, run(LOOPS[name], x)).max() <= vecmath.MAX_ULP[name]["float64"]
 
 
+def gaps_float32(loop: Any, step: int) -> float:
+    """Return how much of what is admitted the largest error takes, of the exponentials of all float32 below 0."""
+    worst = 0.0
+    for chunk in all_float32(step, 1 << 22):
+        x = chunk[chunk <= 0]
+        x = x[: x.size // 64 * 64]
+        got = np.empty_like(x)
+        loop(x, np.float32(0), got)
+        error = ulp_float32(got, np.exp(x.astype(np.float64)))
+        worst = max(worst, float((error / gap_limit(x)).max(initial=0.0)))
+    return worst
+
+
+def gap_limit(x: np.ndarray) -> np.ndarray:
+    """Return the error that the docstring admits, in ulp."""
+    return vecmath_tables.GAP_ULP[x.dtype.name] + PER_GAP[x.dtype.name] * np.abs(x.clip(-120))
+
+
+@pytest.mark.parametrize("loop", [GAPS, GAPS_IN_VECTORS])
+def test_gaps_float32_at_every_exponent(loop: Any) -> None:
+    assert 0.5 < gaps_float32(loop, step=997) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", [GAPS, GAPS_IN_VECTORS])
+def test_gaps_float32_everywhere(loop: Any) -> None:
+    assert 0.9 < gaps_float32(loop, step=1) <= 1
+
+
+def gaps_float64(loop: Any, count: int) -> float:
+    x = hard_float64("exp_nonpositive", count)
+    x = x[: x.size // 64 * 64]
+    got = np.empty_like(x)
+    loop(x, 0.0, got)
+    return float((ulp_float64("exp_nonpositive", x, got) / gap_limit(x)).max())
+
+
+@pytest.mark.parametrize("loop", [GAPS, GAPS_IN_VECTORS])
+def test_gaps_float64_against_50_digits(loop: Any) -> None:
+    assert 0.8 < gaps_float64(loop, 300) <= 1
+
+
+@pytest.mark.slow
+def test_gaps_float64_against_50_digits_at_length() -> None:
+    assert 0.9 < gaps_float64(GAPS_IN_VECTORS, 40_000) <= 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gaps_without_the_instructions_for_a_table(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other processors run: the same but for the last digits."""
+    monkeypatch.setattr(vecmath, "has_avx512", lambda: False)
+    monkeypatch.setattr(vecmath_llvm, "has_avx512", lambda: False)
+    if dtype is np.float32:
+        assert 0.5 < gaps_float32(loop_of_gaps_in_vectors(), step=9973) <= 1
+    else:
+        assert 0.5 < gaps_float64(loop_of_gaps_in_vectors(), 50) <= 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gaps_in_vectors_and_alone_have_the_same_bits(dtype: type) -> None:
+    rng = np.random.default_rng(9)
+    m = dtype(rng.normal() * 30)
+    x = (m - rng.exponential(size=1 << 14) * 2.0 ** rng.uniform(-20, 10, 1 << 14)).astype(dtype)
+    x[::7], x[1::64], x[2::64] = m, -np.inf, np.nan
+    alone, together = np.empty_like(x), np.empty_like(x)
+    GAPS(x, m, alone)
+    GAPS_IN_VECTORS(x, m, together)
+    assert alone.tobytes() == together.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loop", [GAPS, GAPS_IN_VECTORS])
+def test_special_gaps(loop: Any, dtype: type) -> None:
+    x = np.array([INF, 3, -INF, NAN, -1e30] * 64, dtype)
+    for m, expected in ((INF, [1, 0, 0, NAN, 0]), (3, [None, 1, 0, NAN, 0]), (NAN, [NAN] * 5)):
+        got = np.empty_like(x)
+        loop(x, dtype(m), got)
+        for k, value in enumerate(expected):
+            if value is not None:
+                np.testing.assert_array_equal(got[k::5], value)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("table", "slip"), [("EXP_GAP_COEFFICIENTS", 0.1), ("POWERS_OF_TWO", 1e-6)])
+def test_planted_slip_in_gaps_is_caught(table: str, slip: float, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, wrong = np.dtype(dtype).name, dict(getattr(vecmath, table))
+    with_slip(wrong, name, 1, slip)
+    monkeypatch.setattr(vecmath, table, wrong)
+    if dtype is np.float32:
+        assert gaps_float32(loop_of_gaps(), step=9973) > 1
+    else:
+        assert gaps_float64(loop_of_gaps(), 20) > 1
+
+
 HALF = float(np.log(2) / 2)
 POLYNOMIALS: dict[str, tuple[float, float, Any, Any]] = {
     "exp": (-HALF, HALF, lambda x, p: x + x**2 * p(x), mpmath.expm1),
+    "exp_gap": (-HALF, HALF, lambda x, p: x + x**2 * p(x), mpmath.expm1),
     "log": (-0.25, 0.5, lambda x, p: x + x**2 * p(x), mpmath.log1p),
     "unit_log": (1e-6, 1.0, lambda x, p: x + x**2 * p(x), mpmath.log1p),
     "log_cosh": (1e-6, 1.0, lambda x, p: x**2 * p(x**2), lambda x: mpmath.log(mpmath.cosh(x))),
@@ -218,6 +339,9 @@ POLYNOMIALS: dict[str, tuple[float, float, Any, Any]] = {
 def test_polynomials_are_as_close_as_claimed(function: str, dtype: str) -> None:
     """The relative error of the polynomial alone."""
     low, high, used, exact = POLYNOMIALS[function]
+    if function == "exp_gap":
+        steps = len(vecmath_tables.POWERS_OF_TWO[dtype])
+        low, high = low / steps, high / steps
     table = getattr(vecmath_tables, f"{function.upper()}_COEFFICIENTS")[dtype]
     if dtype == "float32":
         assert table == tuple(float(np.float32(c)) for c in table)

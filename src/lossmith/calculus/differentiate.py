@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lossmith.calculus.rules import DERIVATIVE_RULES, GAP_TO_LOG_SOFTMAX, LEAF_RULES, SOFTMAX_FROM_LOG, Rule
-from lossmith.calculus.simplify import all_but_differences, bottom_up, contract, everything, simplify
+from lossmith.calculus.rules import (
+    DERIVATIVE_RULES,
+    GAP_TO_LOG_SOFTMAX,
+    LEAF_RULES,
+    RECOGNITION,
+    SHARE_OF_MIXTURE,
+    SOFTMAX_FROM_LOG,
+    Rule,
+)
+from lossmith.calculus.simplify import all_but_differences, bottom_up, contract, simplify
 from lossmith.language.budget import remembered
 from lossmith.language.build import call, opened, rebuild, reduce_
 from lossmith.language.expr import Derivative, Expr, Held, Index, Node, Reduce, Softmax, walk
@@ -54,7 +62,11 @@ def differentiate(expr: Expr, name: str, wrt: Index | None, spell: bool = True) 
     stage(lambda e: sink(e, DERIVATIVE_RULES))
     stage(lambda e: sink(e, LEAF_RULES))
     stage(lambda e: (contract(e), ["Σ_m 1{m=i} f_m = f_i"]))
-    stage(lambda e: simplify(released(e), multiply_out=everything if spell else all_but_differences))
+    if spell:
+        stage(lambda e: simplify(released(e)))
+    else:
+        names = (*RECOGNITION, SHARE_OF_MIXTURE)
+        stage(lambda e: simplify(released(e), names, multiply_out=all_but_differences))
     return Trail(tuple(stages))
 
 

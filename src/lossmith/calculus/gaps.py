@@ -13,6 +13,7 @@ from lossmith.calculus.logforms import complement_of
 from lossmith.calculus.patterns import indices_of
 from lossmith.language.build import (
     add,
+    arg_reduce,
     as_factors,
     as_terms,
     call,
@@ -71,7 +72,7 @@ class _Gaps:
 
     def _step(self, e: Expr) -> Node:
         if isinstance(e, Add):
-            return self._sum(e)
+            return self._scaled_gap(e) or self._sum(e)
         if isinstance(e, Call) and e.function == "log" and isinstance(e.args[0], Held):
             p = complement_of(e.args[0])
             if isinstance(p, Softmax):
@@ -124,9 +125,23 @@ class _Gaps:
 
     def gap(self, binder: Reduce | Softmax, at: Index) -> Expr:
         """Return what the body at a class falls short of the largest: scaled after the difference is taken."""
+        index, cond, body = opened(binder)
+        if at is arg_reduce("max", index, body, cond):
+            return ZERO
         index, cond, scale, moving = self._parts(binder)
         difference = Held(sub(substitute(moving, {index: at}), reduce_("max", index, moving, cond)))
         return difference if scale is ONE else Held(mul(scale, difference))
+
+    def _scaled_gap(self, e: Add) -> Expr | None:
+        """Return c·(x_i − max x) for c·x_i − max(c·x): x/3 is rounded where x is a large whole number."""
+        for term in e.terms:
+            number, top = coefficient(term)
+            if number != -1 or not (isinstance(top, Reduce) and top.op == "max") or self._parts(top)[2] is ONE:
+                continue
+            rest = sub(e, term)
+            at = next((i for i in indices_of(rest) if instantiate(top, i) is rest), None)
+            return None if at is None else self.gap(top, at)
+        return None
 
     def rest(self, binder: Reduce | Softmax) -> Expr:
         """Return R = Σ exp(d_k) less the 1 of one maximum."""

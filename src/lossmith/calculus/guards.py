@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 from lossmith.calculus.simplify import bottom_up
 from lossmith.language.build import (
@@ -43,7 +44,7 @@ from lossmith.language.expr import (
 )
 from lossmith.language.formula import DIRECTION
 
-TWO = const(2)
+TWO, MINUS_HALF = const(2), const(Fraction(-1, 2))
 
 
 def guarded(expr: Expr, targets: frozenset[str], scores: frozenset[str] = frozenset()) -> Expr:
@@ -57,14 +58,28 @@ def guarded(expr: Expr, targets: frozenset[str], scores: frozenset[str] = frozen
         if not isinstance(e, Mul):
             return e
         for rewrite in PRODUCT_GUARDS:
-            new = rewrite(e)
-            if new is not None:
-                return new
+            match rewrite(e):
+                case Call("scaled", (factor, rest)):
+                    return call("scaled", factor, step(rest))
+                case Mul() as new:
+                    return step(new)
+                case Expr() as new:
+                    return new
+                case _:
+                    pass
+        root = next((f.base for f in e.factors if isinstance(f, Pow) and f.exponent is MINUS_HALF), None)
+        if root is not None and not isinstance(root, Entry):  # f/√q is never beyond the floats, but for q = 0
+            return where(compare("==", root, ZERO), ZERO, left_out(e))
+        return left_out(e)
+
+    def left_out(e: Expr) -> Expr:
+        if not isinstance(e, Mul):
+            return e
         factors = sorted(e.factors, key=_kind)
         for f in factors:
             rest = mul(*(g for g in e.factors if g is not f))
             if is_indicator(f) and not isinstance(f, Const) and may_be_infinite(rest, targets):
-                return where(f, step(rest), ZERO)
+                return where(f, left_out(rest), ZERO)
         for f in factors:
             logged = any(isinstance(g, Call) and g.function == "log" and g.args[0] is f for g in e.factors)
             if logged or _leaves_out(f, targets):
@@ -76,7 +91,9 @@ def guarded(expr: Expr, targets: frozenset[str], scores: frozenset[str] = frozen
                     quotient = _divided(f, others)
                     if quotient is not None:
                         return mul(const(number), where(compare("==", f, ZERO), ZERO, quotient))
-                    return mul(const(number), call("scaled", f, step(mul(*others))))
+                    # p²·f one p at a time: p² underflows before p·f does.
+                    once = f.base if isinstance(f, Pow) else f
+                    return mul(const(number), call("scaled", once, left_out(mul(div(f, once), *others))))
         return e
 
     return bottom_up(expr, step)
@@ -135,15 +152,15 @@ def _of_difference(e: Call, scores: frozenset[str]) -> Expr:
 
 
 def _scaled_square(e: Mul) -> Expr | None:
-    """Write r²/2 as (r/2)·r: r² leaves the range of floats first."""
+    """Write r²/2 as (r/2)·r, and r²/t as (r/t)·r: r² leaves the range of floats first."""
     if len(e.factors) != 2:
         return None
-    number, square = e.factors
-    if not (isinstance(number, Const) and isinstance(square, Pow) and square.exponent is TWO):
-        return None
-    if not 0 < abs(number.value) < 1:
-        return None
-    return mul(Held(mul(number, square.base)), square.base)
+    for small, square in (e.factors, e.factors[::-1]):
+        number = isinstance(small, Const) and 0 < abs(small.value) < 1
+        over = isinstance(small, Pow) and isinstance(small.base, Entry) and small.exponent is const(-1)
+        if isinstance(square, Pow) and square.exponent is TWO and (number or over):
+            return mul(Held(mul(small, square.base)), square.base)
+    return None
 
 
 def _vanishing_together(e: Mul) -> Expr | None:
@@ -152,41 +169,44 @@ def _vanishing_together(e: Mul) -> Expr | None:
     q^(γ−2) leaves the range of floats where the whole does not.
     """
     for f in e.factors:
-        times = _negative_part(f)
-        if not isinstance(f, Pow) or not times or isinstance(f.base, Entry):
+        if not isinstance(f, Pow) or isinstance(f.base, Entry):
             continue
-        rest: Expr | None = mul(*(g for g in e.factors if g is not f))
-        for _ in range(times):
-            rest = None if rest is None else _over(rest, f.base)
-        if rest is not None:
-            larger = power(Held(f.base), add(f.exponent, const(times)))
-            return call("scaled", larger, rest)
+        others = mul(*(g for g in e.factors if g is not f))
+        for times in _negative_parts(f):
+            rest: Expr | None = others
+            for _ in range(times):
+                rest = None if rest is None else _over(rest, f.base, strict=isinstance(f.exponent, Const))
+            if rest is not None:
+                exponent = add(f.exponent, const(times))
+                larger = power(Held(f.base), exponent)
+                return mul(larger, rest) if exponent is MINUS_HALF else call("scaled", larger, rest)
     return None
 
 
-def _negative_part(f: Expr) -> int:
-    """Return n for a power γ − n or −n + 1/2, n at most 2, else 0."""
-    match f:
-        case Pow(_, Add(terms)):
-            return next((n for n in (1, 2) if const(-n) in terms), 0)
-        case Pow(_, Const(number)) if not isinstance(number, int) and -2 < number < 0:
-            return math.ceil(-number)
+def _negative_parts(f: Pow) -> tuple[int, ...]:
+    """Return the n to try for a power γ − n, n at most 2, or −3/2 or −1/2."""
+    match f.exponent:
+        case Add(terms):
+            return tuple(n for n in (1, 2) if const(-n) in terms)[:1]
+        case Const(number) if not isinstance(number, int) and -2 < number < 0:
+            return tuple(range(math.ceil(-number), 0, -1))
         case _:
-            return 0
+            return ()
 
 
-def _over(e: Expr, q: Expr) -> Expr | None:
+def _over(e: Expr, q: Expr, strict: bool) -> Expr | None:
     """Return e/q, one factor of every term of e divided: the quotient of the whole would underflow before.
 
-    None where no factor is seen to vanish with q: q itself, another probability, a logarithm of 1 − q.
+    None where no factor is seen to vanish with q: q itself, a direction less its mean, another probability, a
+    logarithm of 1 − q; unless `strict`, also a sum with such a logarithm anywhere in it.
     """
     parts = as_factors(q)
     match e:
         case Add(terms):
-            divided = [_over(t, q) for t in terms]
+            divided = [_over(t, q, strict) for t in terms]
             return Held(add(*(t for t in divided if t is not None))) if None not in divided else None
         case Call("scaled", (factor, rest)):
-            rest = _over(rest, q)
+            rest = _over(rest, q, strict)
             return None if rest is None else call("scaled", factor, rest)
         case Mul():
             factors = e.factors
@@ -195,16 +215,22 @@ def _over(e: Expr, q: Expr) -> Expr | None:
     if any(isinstance(f, Held) and f in parts for f in factors):
         return div(e, q)
     inside = set(walk(q))
-    for f in factors:
+    for f in sorted(factors, key=lambda f: not _is_centred_direction(f)):
         inner = f.body if isinstance(f, Held) else f
         share = isinstance(f, Call) and f.function == "exp" and f not in inside
-        log = isinstance(f, Held) and any(isinstance(n, Call) and n.function == "log1p" for n in walk(f))
-        divided = _quotient(f, parts) if share or log else None
+        nodes = as_terms(inner) if strict else walk(f)
+        log = isinstance(f, Held) and any(isinstance(n, Call) and n.function == "log1p" for n in nodes)
+        divided = _quotient(f, parts) if share or log or _is_centred_direction(f) else None
         if divided is None and (isinstance(inner, Add) or (isinstance(f, Call) and len(factors) > 1)):
-            divided = _over(inner, q)
+            divided = _over(inner, q, strict)
         if divided is not None:
             return mul(divided, *(g for g in factors if g is not f))
     return None
+
+
+def _is_centred_direction(f: Expr) -> bool:
+    """Whether f is v_m less a mean of v over the classes, which nears v_m where p_m nears 1."""
+    return isinstance(f, Add) and any(isinstance(n, Entry) and n.name == DIRECTION for n in walk(f))
 
 
 def _quotient(f: Expr, parts: tuple[Expr, ...]) -> Expr:
@@ -292,8 +318,8 @@ def may_be_infinite(e: Expr, targets: frozenset[str]) -> bool:
             return False
         case Entry(name):
             return name not in targets
-        case Call("sigmoid" | "tanh" | "sign"):
-            return False
+        case Call("sigmoid" | "tanh" | "sign"):  # log t − log p is nothing where both are −∞
+            return any(isinstance(n, Call) and n.function == "log" and isinstance(n.args[0], Entry) for n in walk(e))
         case Call("exp", (Held(),)):  # the gap to a maximum: never above zero
             return False
         case Call("log" | "log1p" | "log_cosh" | "softplus"):

@@ -16,6 +16,7 @@ from lossmith.calculus.simplify import bottom_up
 from lossmith.language.build import (
     add,
     as_factors,
+    as_terms,
     call,
     coefficient,
     const,
@@ -137,7 +138,17 @@ def _logarithm(e: Call, nonnegative: frozenset[str]) -> Expr:
     if isinstance(inside, Softmax) or not is_exponential(inside) or is_away_from_zero(inside):
         return e
     found = log_of(inside, nonnegative)
-    return e if found is None else found
+    return e if found is None else _of_share(found)
+
+
+def _of_share(e: Expr) -> Expr:
+    """Write a − softplus(a) as −softplus(−a): log(e^a/(1 + e^a))."""
+    terms = as_terms(e)
+    for term in terms:
+        f = neg(term)
+        if isinstance(f, Call) and f.function == "softplus" and set(as_terms(f.args[0])) <= {*terms}:
+            return sub(sub(sub(e, term), f.args[0]), call("softplus", neg(f.args[0])))
+    return e
 
 
 def is_away_from_zero(e: Expr) -> bool:
@@ -240,12 +251,19 @@ def _normalizer(p: Softmax) -> Expr:
 
 
 def _log_sum(logs: list[Expr]) -> Expr:
-    """Return log Σ exp of a few numbers; 0 comes first, so that log(1 + e^a) is softplus(a)."""
-    first, *others = sorted(logs, key=lambda e: (e is not ZERO, e.size, e.order))
+    """Return log Σ exp of a few numbers; 0 comes first, so that log(1 + e^a) is softplus(a).
+
+    The logarithm of a target, which may be −∞, comes last: softplus(−∞) is 0, where −∞ + softplus(∞) is nothing.
+    """
+    first, *others = sorted(logs, key=lambda e: (e is not ZERO, _is_log_of_entry(e), e.size, e.order))
     total = first
     for other in others:
         total = add(total, call("softplus", sub(other, total)))
     return total
+
+
+def _is_log_of_entry(e: Expr) -> bool:
+    return any(isinstance(t, Call) and t.function == "log" and isinstance(t.args[0], Entry) for t in as_terms(e))
 
 
 # ------------------------------------------------------------------ products

@@ -43,8 +43,10 @@ from lossmith.language.expr import (
     Delta,
     Entry,
     Expr,
+    Fixed,
     Held,
     Index,
+    Label,
     Mul,
     Node,
     Pow,
@@ -123,10 +125,17 @@ def ratio_of_squares(e: Expr) -> Expr | None:
 
 
 def _degree(g: Expr, parts: tuple[Expr, ...]) -> int:
-    """Return the highest power of r in a sum."""
+    """Return the highest power of r in a sum; r is the product of `parts`, numbers and weights aside."""
+    moving = [f for f in parts if any(isinstance(n, Entry) for n in walk(f))]
     if not isinstance(g, Add) or g in parts:
         return 0
-    return max(_whole(f, parts) for t in g.terms for f in as_factors(t))
+    return max(min(max(_power_of(part, f) for f in as_factors(t)) for part in moving) for t in g.terms)
+
+
+def _power_of(part: Expr, f: Expr) -> int:
+    base, exponent = (f.base, f.exponent) if isinstance(f, Pow) else (f, ONE)
+    whole = isinstance(exponent, Const) and isinstance(exponent.value, int) and exponent.value > 0
+    return exponent.value if whole and base is part else 0  # type: ignore[return-value]
 
 
 def _whole(g: Expr, parts: tuple[Expr, ...]) -> int:
@@ -267,17 +276,28 @@ def _is_nested(e: Expr) -> bool:
 
 
 def on_the_diagonal(expr: Expr, scores: frozenset[str]) -> Expr:
-    """Let s_m − s_i under a sum or maximum over m be 0 at m = i, infinite scores included."""
+    """Let s_m − s_i under a sum or maximum over m be 0 at m = i, infinite scores included; and s_y − s_0 at y = 0."""
 
     def visit(n: Node) -> Node:
         if isinstance(n, Reduce):
             index, cond, body = opened(n)
             return reduce_(n.op, index, _at_diagonal(visit(body), index, cond, scores), visit(cond))  # type: ignore[arg-type]
-        return rebuild(n, visit)
+        new = rebuild(n, visit)
+        for index in {i for i in new.free if isinstance(i, Label)} if isinstance(new, Add) else ():
+            found = _same_class(new, index, scores)
+            if found is not None and isinstance(_other(found[0], index), Fixed | Label):
+                return where(found[0], found[1], new)
+        return new
 
     result = visit(expr)
     assert isinstance(result, Expr)
     return result
+
+
+def _other(same: Expr, index: Index) -> Index:
+    """Return the i of 1{index = i}."""
+    assert isinstance(same, Delta)
+    return same.j if same.i is index else same.i
 
 
 def _at_diagonal(body: Expr, index: Index, cond: Expr, scores: frozenset[str]) -> Expr:

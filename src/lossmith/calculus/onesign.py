@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from math import comb
 from typing import TypeAlias
 
+from lossmith.calculus.equals import crossing_of
 from lossmith.calculus.logforms import complement_of, lead_over_others
 from lossmith.calculus.rules import is_plain
 from lossmith.calculus.simplify import distribute
@@ -152,8 +153,9 @@ def _flat(e: Add) -> Expr:
 
 
 def _is_loose(f: Expr) -> bool:
-    """Whether a factor is a sum, but not a 1 − p."""
-    return isinstance(f.body if isinstance(f, Held) else f, Add) and complement_of(f) is None
+    """Whether a factor is a sum, but not a 1 − p or 1 − n·p."""
+    inner = f.body if isinstance(f, Held) else f
+    return isinstance(inner, Add) and complement_of(f) is None and crossing_of(inner) is None
 
 
 def _is_polynomial(f: Expr) -> bool:
@@ -226,7 +228,7 @@ def _homogeneous_in(e: Add, p: Expr) -> Expr | None:
     if degree > MAX_DEGREE or len(_signs(found.values())) == 1:
         return None
     even = _of_one_degree(found, degree)
-    result = _with_difference(even, degree, p, low_a, low_b)
+    result = _with_difference(even, degree, p, low_a, low_b) or _among_equals(even, p, low_a, low_b)
     if result is None:
         if not (_cancels(found, 0) or _cancels(found, 1) or len(_signs(even.values())) == 1):
             return None
@@ -299,6 +301,18 @@ def _with_difference(found: _Monomials, degree: int, p: Expr, low_a: int, low_b:
     rest: _Monomials = {(a, degree - 1 - a): const(m) for a, m in enumerate(quotient) if m}
     half = call("tanh", div(odds, const(2)))
     return mul(half, _assembled(rest, p, low_a, low_b))
+
+
+def _among_equals(found: _Monomials, p: Expr, low_a: int, low_b: int) -> Expr | None:
+    """Take a factor 1 − n·p = q − (n − 1)·p out of what has no other sum in it."""
+    more_a, more_b = min(a for a, _ in found), min(b for _, b in found)
+    left = {(a - more_a, b - more_b): c for (a, b), c in found.items()}
+    if left.keys() != {(1, 0), (0, 1)}:
+        return None
+    crossing = add(left[0, 1], mul(sub(left[1, 0], left[0, 1]), p))
+    if crossing_of(crossing) is None:
+        return None
+    return mul(power(p, const(low_a + more_a)), power(_complement(p), const(low_b + more_b)), Held(crossing))
 
 
 def _log_odds(p: Expr) -> Expr | None:

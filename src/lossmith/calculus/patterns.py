@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import TypeAlias
 
 from lossmith.language.build import (
     add,
     arg_reduce,
+    as_factors,
+    as_terms,
     coefficient,
     const,
     instantiate,
@@ -129,10 +132,12 @@ def indices_of(node: Node) -> list[Index]:
 
 def _match_same(pattern: Node, node: Node, bound: Bindings) -> Iterator[Bindings]:
     match pattern, node:
-        case (Add(), Add()) | (Mul(), Mul()):
+        case Add(), Add():
             for rest, found in match_some(pattern, node, bound):
                 if not rest:
                     yield found
+        case Mul(), Mul():
+            yield from _match_product(pattern, node, bound)
         case (Call(f, args), Call(g, other)) if f == g and len(args) == len(other):
             orders = [other, other[::-1]] if f in ("maximum", "minimum") else [other]
             for order in orders:
@@ -154,6 +159,18 @@ def _match_same(pattern: Node, node: Node, bound: Bindings) -> Iterator[Bindings
         case _:
             if pattern is node:
                 yield bound
+
+
+def _match_product(pattern: Mul, node: Mul, bound: Bindings) -> Iterator[Bindings]:
+    """Match a whole product: a single metavariable among the factors stands for all that is left over."""
+    known = [bound.get(f.name, f) if isinstance(f, Var) and not f.indices else f for f in pattern.factors]
+    factors = [g for f in known if isinstance(f, Expr) for g in (f.factors if isinstance(f, Mul) else (f,))]
+    free = [f.name for f in factors if isinstance(f, Var) and not f.indices]
+    for rest, found in match_some(Mul(tuple(factors)), node, bound):
+        if not rest:
+            yield found
+        elif len(free) == 1:
+            yield {**found, free[0]: mul(found[free[0]], *rest)}  # type: ignore[arg-type]
 
 
 def _match_binder(pattern: Reduce | Softmax, node: Reduce | Softmax, bound: Bindings) -> Iterator[Bindings]:
@@ -248,8 +265,28 @@ def _filled_index(index: Index, bound: Bindings) -> Index:
     return _resolve(index, bound) or index
 
 
+def _heads(e: Expr) -> set[str]:
+    """Return the functions, reductions and the softmax that are terms or factors of `e`, without looking further in."""
+    found: set[str] = set()
+    for term in as_terms(e):
+        for f in as_factors(term):
+            base = f.base if isinstance(f, Pow) else f
+            if isinstance(base, Call):
+                found.add(base.function)
+            elif isinstance(base, Reduce):
+                found.add(base.op)
+            elif isinstance(base, Softmax):
+                found.add("softmax")
+    return found
+
+
+_heads_of_pattern = cache(_heads)
+
+
 def rewrite_root(pattern: Expr, replacement: Expr, node: Expr, allowed: Callable[[Bindings], bool]) -> Expr | None:
     """Return `node` with the pattern at its root replaced, or None where it does not match."""
+    if not _heads_of_pattern(pattern) <= _heads(node):
+        return None
     if isinstance(pattern, Add) and isinstance(node, Add):
         for scale in _scales(pattern, node):
             scaled = mul(const(scale), pattern) if scale != 1 else pattern

@@ -49,6 +49,7 @@ from lossmith.language.expr import (
     Node,
     Pow,
     Reduce,
+    Size,
     Softmax,
     Var,
     Where,
@@ -296,11 +297,22 @@ LEAF_RULES: tuple[Rule, ...] = (
 
 
 def is_plain(e: Node) -> bool:
-    """Whether e is made of entries, hyperparameters and numbers by sums and products alone."""
+    """Whether e is made of entries, hyperparameters, numbers and 1/K by sums and products alone."""
     if isinstance(e, Reduce) and e.op == ROW:
         e = e.body
-    busy = Call | Softmax | Pow | Where | Derivative | Var | Held | ArgReduce
-    return not any(isinstance(n, busy) or (isinstance(n, Reduce) and n.op != "sum") for n in walk(e))
+    busy = Call | Softmax | Where | Derivative | Var | Held | ArgReduce
+    return not any(
+        isinstance(n, busy)
+        or (isinstance(n, Pow) and not isinstance(n.base, Size))
+        or (isinstance(n, Reduce) and n.op != "sum")
+        for n in walk(e)
+    )
+
+
+def is_even_share(e: Node) -> bool:
+    """Whether e is one term like ε/K."""
+    alone = not isinstance(e, Add) and any(isinstance(n, Size) for n in walk(e))
+    return alone and not any(isinstance(n, Entry | Hyper) and getattr(n, "indices", True) for n in walk(e))
 
 
 SCORES: ContextVar[frozenset[str]] = ContextVar("SCORES", default=frozenset())
@@ -309,6 +321,11 @@ SCORES: ContextVar[frozenset[str]] = ContextVar("SCORES", default=frozenset())
 
 def _holds_scores(e: Node) -> bool:
     return any(isinstance(n, Entry) and n.name in SCORES.get() for n in walk(e))
+
+
+def is_known(e: Expr) -> bool:
+    """Whether e is made of targets, weights and numbers."""
+    return is_plain(e) and not _holds_scores(e)
 
 
 def rewriting(
@@ -362,3 +379,9 @@ RECOGNITION: tuple[Rule, ...] = (
 """Names put back where a derivative spelled them out: part of every simplification."""
 
 EXPM1_OF_SHARE = rewriting("expm1_of_share", "expm1(a)*sigmoid(-a)", "tanh(a/2)")
+
+SHARE_OF_MIXTURE = rewriting(
+    "share_of_mixture", "b*sigmoid(x[i] - logsumexp(x) - log(b))",
+    "softmax(x)[i]*sigmoid(log(b) - x[i] + logsumexp(x))", b="positive",
+)  # fmt: skip
+"""t·p/(t + p) in one way, so that it cancels in derivatives of log(t + p)."""

@@ -1,15 +1,15 @@
 """What accuracy is promised: units of roundoff, and how many more an input is worth.
 
 A result has at most 8 units of roundoff u of error, log2 K more for the sums, and what rounding the
-inputs explains: changing s_k − m, the distance to the largest score, by a relative 2u, scores that
-are no distances by 4u, targets and hyperparameters by 8u. For a softmax probability p_k that is
-the 8 + |s_k − m| of the design, up to a factor of 2; for p_k − t_k, where no algorithm gets all
+inputs explains: changing s_k − m, the distance to the largest score, by a relative 4u, scores that
+are no distances too, targets and hyperparameters by 8u. For a softmax probability p_k that is
+the 8 + |s_k − m| of the design, up to a factor of 4; for p_k − t_k, where no algorithm gets all
 digits, it is what cancellation costs; beside a kink it is the other slope. A second derivative is
 derived twice, and its scores change by twice as much; a Hessian-vector product adds such numbers up, and its scores
 change by four times as much. A power γ makes 2|γ| units more of the roundoff of its base. The limit is stated in
 units in the last place: n units of roundoff are at most n of those. Among subnormal numbers, where
-exp itself has lost its digits, it is n times the smallest one for every unit of distance: what is
-lost there is multiplied by logarithms afterwards.
+exp itself has lost its digits, it is n times the smallest one for every unit of distance, and half of
+one more for each class: what is lost there is added up and multiplied by logarithms afterwards.
 
 With precision="exact" a result has 1 ulp of error (float32) or 4 (float64), more only where such a change
 of the inputs in the wider arithmetic, where u is 2⁻⁵³ or 2⁻¹⁰⁴, explains it.
@@ -128,7 +128,7 @@ class Promise:
         limit = base + (float(ulps) if ulps < 1e300 else math.inf)
         distance = 1 + self._largest_distance(sample)
         if exact and abs(exact) < float(np.finfo(dtype).tiny) * distance:
-            limit *= distance
+            limit = (limit + (sample.K / 2 if precision == "fast" else 0)) * distance
         return limit
 
     def _of_powers(self, sample: Sample) -> float:
@@ -194,8 +194,7 @@ class Promise:
             unsure = max(abs(sum(finite) - 1), ctx.mpf(u))
         real_scores = item.role.kind == "scores" and item.role.domain == "real"
         least = 4 * u * self._offset if real_scores else 0.0
-        of_scores = 2 if item.name in self.invariant else 4
-        size = (of_scores if real_scores else UNITS) * u
+        size = (4 if real_scores else UNITS) * u
         if len(entries) > _MANY:
             by_size = sorted(range(len(numbers)), key=lambda k: -numbers[k])
             entries = [*by_size[: _MANY // 2]]

@@ -71,7 +71,8 @@ def _surroundings() -> bytes:
         sys.version,
     ]
     here = Path(__file__).parent
-    sources = [*sorted(here.glob("vecmath*.py")), *(here / f"{name}.py" for name in ("lanes", "streams", "turning"))]
+    used = ("lanes", "looking", "streams", "turning")
+    sources = [*sorted(here.glob("vecmath*.py")), *(here / f"{name}.py" for name in used)]
     return "\n".join(parts).encode() + b"".join(path.read_bytes() for path in sources)
 
 

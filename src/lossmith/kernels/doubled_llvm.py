@@ -1,4 +1,4 @@
-"""Double words as LLVM instructions on vectors of eight: the formulas of doubled_math.py, compiled once each.
+"""Double words as LLVM instructions on vectors of WIDTH numbers: the formulas of doubled_math.py, compiled once each.
 
 The instructions name the vectors, so that nothing depends on whether LLVM finds out that a loop can be vectorised; on a
 processor with narrower ones it splits them. Every operation is rounded as written: no fast-math, no contraction.

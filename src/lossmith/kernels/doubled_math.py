@@ -23,8 +23,8 @@ Word: TypeAlias = Any
 
 Pair: TypeAlias = tuple[Word, Word]
 
-WIDTH = 16
-"""How many numbers compiled code does at once."""
+WIDTH = 32
+"""How many numbers compiled code does at once: four registers of 512 bits, for one would wait for each of its steps."""
 
 BOUNDS: dict[str, float] = {
     "add": 3.0, "sub": 3.0, "mul": 5.0, "div": 10.0, "sqrt": 4.0, "gap": 3.0, "gap_of_words": 0.0,

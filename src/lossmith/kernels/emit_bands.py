@@ -29,6 +29,7 @@ class _BandEmitter(TileEmitter):
     # a row of the tile begins where a vector does and has room for whole ones; and what is read from a row of an
     # output would wait for the part of a vector that was written last before it
     share_rows = False
+    chooses = False
     row_start = ("i = first + r",)
 
     def rows_kept(self) -> Iterable[str]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from lossmith.kernels.emit_folds import START
 from lossmith.kernels.emit_numba import Emitter
-from lossmith.kernels.emit_vectors import PLACES, VECTOR_BYTES, same_lanes
+from lossmith.kernels.emit_vectors import PLACES, VECTOR_BYTES, of_rows, same_lanes
 from lossmith.kernels.printing import ATOM, UNARY
 from lossmith.kernels.rowprogram import (
     SINGLE,
@@ -45,7 +45,7 @@ from lossmith.kernels.rowprogram import (
     statements,
     subvalues,
 )
-from lossmith.kernels.schedule import closure
+from lossmith.kernels.schedule import closure, only_looks
 
 
 def emit_tiles(program: RowProgram, dtype: np.dtype, weighted: bool = False, summed: bool = False) -> str:
@@ -62,6 +62,8 @@ class TileEmitter(Emitter):
     blocks = False
     rows = TILE
     """How many rows are done together."""
+    chooses = True
+    """Whether rows of weight 0 are computed like others, and zeros chosen for what comes of it."""
     row_start: tuple[str, ...] = ()
     """What a loop over the classes of one row needs to be told."""
 
@@ -69,6 +71,10 @@ class TileEmitter(Emitter):
         super().__init__(program, dtype, weighted)
         self.summed = summed
         self.step = f"U({self.width()})"
+        loops = (s for s in self.schedule.body if isinstance(s, Loop) and not only_looks(s))
+        read = {v for s in statements(tuple(loops)) for o in operands(s) for v in subvalues(o) if isinstance(v, Load)}
+        self.turned = [name for name in self.program.inputs if Load(name, Each(0)) in read]
+        self.stored = [n for n, per_class in self.program.outputs if per_class and n not in self.schedule.blank]
 
     def function(self) -> None:
         self.group: list[Let | Store] = []
@@ -81,15 +87,21 @@ class TileEmitter(Emitter):
         self.put("for first in range(U(0), N, T):")
         self.indent += 1
         self.put("R = min(T, N - first)")
+        self.watch("first * K, R * K")
         self.copy_in()
         if self.weighted:
             self.over_rows(["tile[of_factor + r] = F(weight[first + r] * scale)"])
+            if self.chooses:
+                self.over_rows([f"tile[of_counts + r] = {self.counted('F(1)', 'F(0)')}"])
         for name in self.places:
             self.over_rows([f"tile[of_{name} + r] = F({name}[first + r])"])
         for stmt in body:
-            if isinstance(stmt, Loop):
+            if isinstance(stmt, Loop) and only_looks(stmt):
+                self.look_at_rows(stmt)
+            elif isinstance(stmt, Loop):
                 self.flush()
                 self.loop(stmt)
+                self.watch_sums_of_rows(stmt)
             elif isinstance(stmt, Let | Store):
                 self.group.append(stmt)
         self.flush()
@@ -97,11 +109,11 @@ class TileEmitter(Emitter):
 
     def copy_in(self) -> None:
         """Lay the rows of all inputs out class by class."""
-        for name in self.program.inputs:
+        for name in self.turned:
             self.turn("rows_in", name)
 
     def copy_out(self) -> None:
-        for name in (name for name, per_class in self.program.outputs if per_class):
+        for name in self.stored:
             self.turn("rows_out", name)
 
     def turn(self, function: str, name: str) -> None:
@@ -113,8 +125,8 @@ class TileEmitter(Emitter):
 
     def rows_kept(self) -> Iterable[str]:
         """Return what has a number per row and class in the tile."""
-        yield from self.program.inputs
-        yield from (name for name, per_class in self.program.outputs if per_class)
+        yield from self.turned
+        yield from self.stored
         yield from (name for name in self.schedule.kept if name not in self.schedule.homes)
 
     def _strips(self, body: list[Stmt]) -> dict[str, bool]:
@@ -130,7 +142,7 @@ class TileEmitter(Emitter):
         strips |= dict.fromkeys(self.places, False)
         strips |= dict.fromkeys((name for name, per_class in self.program.outputs if not per_class), False)
         if self.weighted:
-            strips["factor"] = False
+            strips |= dict.fromkeys(("factor", "counts") if self.chooses else ("factor",), False)
         return strips | dict.fromkeys(self.rows_kept(), True)
 
     def put_head(self) -> None:
@@ -139,6 +151,8 @@ class TileEmitter(Emitter):
         self.put(f"N, K, T = U({first}.shape[0]), U({first}.shape[1]), U({self.rows})")
         if not self.weighted and any(name != "value" for name, _ in self.program.outputs):
             self.put("factor = F(scale)")
+        if self.watched:
+            self.put("sure = True")
         single = [name for name, per_class in self.strips.items() if not per_class]
         several = [name for name, per_class in self.strips.items() if per_class]
         for n, name in enumerate(single):
@@ -239,7 +253,7 @@ class TileEmitter(Emitter):
         for line in self.preamble([v for s in loop.body for v in operands(s)], own):
             self.put(line)
         if self.weighted and any(isinstance(s, Store) for s in loop.body):
-            self.put(f"factor = {self.strip('factor')}")
+            self.put(f"factor, counts = {self.strip('factor')}, {self.strip('counts')} != F(0)")
         self.gathers = same_lanes(folds)
         for fold in folds:
             if fold.name not in self.gathers:
@@ -253,6 +267,7 @@ class TileEmitter(Emitter):
                 self.gather_lanes(stmt)
             elif isinstance(stmt, Store):
                 text = f"factor * {self.text(stmt.value, UNARY)}"
+                text = self.vec("select", f"counts, {text}, F(0)") if self.weighted else text
                 self.keep_entry(stmt.output, text if of_rows(stmt.value) else self.spread(text))
             else:
                 self.body((stmt,))
@@ -358,53 +373,47 @@ class TileEmitter(Emitter):
         factor = "tile[of_factor + r]" if self.weighted else "factor"
         for name in (name for name, per_class in self.program.outputs if not per_class):
             if name != "value":
-                self.over_rows([f"{name}[first + r] = {factor} * tile[of_{name} + r]"])
+                text = self.counted(f"{factor} * tile[of_{name} + r]", "F(0)")
+                self.over_rows([f"{name}[first + r] = {text}"])
             elif not self.summed:
                 weight = "weight[first + r] * " if self.weighted else ""
-                self.over_rows([f"value[first + r] = {weight}tile[of_value + r]"])
-        if self.patches or self.rejects or self.weighted:
+                self.over_rows([f"value[first + r] = {self.counted(f'{weight}tile[of_value + r]', '0.0')}"])
+        if self.patches or (self.weighted and not self.chooses):
             self.finish_rows(factor)
+        if self.rejects:
+            self.reject_rows()
         if self.summed:
             self.sum_values()
 
+    def counted(self, text: str, none: str) -> str:
+        """Return what a row has, or `none` if its weight is 0: by a choice, not a branch, in a loop over rows."""
+        return self.vec("select", f"weight[first + r] != 0.0, {text}, {none}") if self.weighted else text
+
     def finish_rows(self, factor: str) -> None:
-        """Overwrite rows that have no weight or hold a NaN, and the entries that have a value of their own."""
+        """Overwrite rows of no weight where that was not chosen, and the entries that have a value of their own."""
         self.put("for r in range(R):")
         self.indent += 1
         self.put("i = first + r")
-        if self.weighted:
+        if self.weighted and not self.chooses:
             self.put("if weight[i] == 0.0:")
             self.fill("0.0", "F(0)")
-        for name in self.rejects:
-            self.put(f"if tile[of_{name} + r] != F(0):")
-            self.fill("np.nan", "F(np.nan)")
         for n, patch in enumerate(self.patches):
             if isinstance(patch.index, AtLabel):
                 self.put(f"{patch.index.name}_i = U({patch.index.name}[i])")
             if isinstance(patch.index, AtFound):
                 self.put(f"{patch.index.name} = U(tile[of_{patch.index.name} + r])")
-            self.put(f"{patch.output}[i, {self.index(patch.index)}] = {factor} * tile[of_patch_{n} + r]")
+            text = self.counted(f"{factor} * tile[of_patch_{n} + r]", "F(0)")
+            self.put(f"{patch.output}[i, {self.index(patch.index)}] = {text}")
         self.indent -= 1
 
-    def fill(self, value: str, entry: str) -> None:
-        if not self.summed:
-            super().fill(value, entry)
-            return
-        self.indent += 1
-        self.put(f"tile[of_value + r] = {entry}")
-        for name in (name for name, per_class in self.program.outputs if per_class):
-            self.put("for k in range(K):")
-            self.put(f"    {name}[i, k] = {entry}")
-        for name in (name for name, per_class in self.program.outputs if not per_class and name != "value"):
-            self.put(f"{name}[i] = {entry}")
-        self.put("continue")
-        self.indent -= 1
+    def value_place(self) -> str:
+        return "tile[of_value + r]" if self.summed else "value[i]"
 
     def sum_values(self) -> None:
         self.put("tally = 0.0")
         value = "np.float64(tile[of_value + r])"
         if self.weighted:
-            value = f"weight[first + r] * {value}"
+            value = self.counted(f"weight[first + r] * {value}", "0.0")
         self.over_rows([f"tally = {self.vec('add_reassoc', f'tally, {value}')}"])
         self.put("value[first // T] = tally")
 
@@ -437,11 +446,3 @@ class TileEmitter(Emitter):
         if self.lanes and value.op == "to_float" and isinstance(value.args[0], Position):
             return self.text(value.args[0]), ATOM
         return super().call(value)
-
-
-def of_rows(value: Value) -> bool:
-    """Whether a value differs from row to row."""
-    return any(
-        isinstance(v, Ref | Load) or (isinstance(v, Position) and isinstance(v.index, AtLabel | AtFound))
-        for v in subvalues(value)
-    )

@@ -9,12 +9,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lossmith.kernels.emit_folds import START, FoldWriter
+from lossmith.kernels.printing import UNARY
 from lossmith.kernels.rowprogram import (
+    AtFound,
+    AtLabel,
     Each,
     Fold,
     Let,
     Load,
     Loop,
+    Number,
     Op,
     Param,
     Position,
@@ -167,7 +171,8 @@ class VectorWriter(FoldWriter):
             there = f"{at} + U({line * VECTOR_BYTES // self.dtype.itemsize})" if line else at
             for name in self.program.inputs:
                 self.put(self.vec("will_read", f"{name}, {there}"))
-            for name in (name for name, per_class in self.program.outputs if per_class):
+            written = (name for name, per_class in self.program.outputs if per_class)
+            for name in (name for name in written if name not in self.schedule.blank):
                 self.put(self.vec("will_write", f"{name}, {there}"))
 
     def fetch_vectors(self, loop: Loop) -> None:
@@ -204,13 +209,19 @@ class VectorWriter(FoldWriter):
             self.put(self.vec("store", f"{array}, {at}, {text}"))
 
     def gather_lanes(self, fold: Fold) -> None:
-        name, value, start = f"{fold.name}_lanes", self.text(fold.value), START.get(fold.op, "F(0)")
         if fold.name in self.gathers and fold.op not in PLACES:
             return
-        if fold.where is not None:
-            value = self.vec("select", f"{self.text(fold.where)}, {value}, {start}")
-        if self.in_part:
-            value = self.vec("select", f"live, {value}, {start}")
+        name, value = f"{fold.name}_lanes", fold.value
+        chosen = [] if fold.where is None else [fold.where]
+        # A sum takes 0 where it takes nothing, -0 to be exact: x + -0 = x for every x, so it is one masked addition.
+        none = "F(-0.0)" if fold.op == "sum" else START[fold.op]
+        if fold.op == "sum" and isinstance(value, Op) and value.op == "indicator":
+            chosen, value = [*chosen, *value.args], Number(1)
+        above = UNARY if len(chosen) + self.in_part > 1 else 0
+        where = " & ".join([self.text(c, above) for c in chosen] + ["live"] * self.in_part)
+        value = self.text(value)
+        if where:
+            value = self.vec("select", f"{where}, {value}, {none}")
         if fold.op in PLACES:
             value = self.track_place(fold, value)
             if fold.name in self.gathers:
@@ -269,6 +280,14 @@ def varies(value: Value) -> bool:
     return any(
         (isinstance(v, Ref) and bool(v.indices) and v.indices[0] == Each(0))
         or (isinstance(v, Load | Param | Position) and v.index == Each(0))
+        for v in subvalues(value)
+    )
+
+
+def of_rows(value: Value) -> bool:
+    """Whether a value differs from row to row."""
+    return any(
+        isinstance(v, Ref | Load) or (isinstance(v, Position) and isinstance(v.index, AtLabel | AtFound))
         for v in subvalues(value)
     )
 

@@ -189,7 +189,8 @@ class _Lowering:
         names = [(n, False) for n, _ in self.numbers] + [(n, True) for n, _ in self.entries]
         kind = "elementwise" if self.elementwise else "row"
         name = self.formula.name or "loss"
-        return RowProgram(name, kind, self.inputs, self._labels(), tuple(params), tuple(names), tuple(body))
+        domains = tuple((i.name, i.role.domain) for i in self.formula.inputs if i.role.domain != "real")
+        return RowProgram(name, kind, self.inputs, self._labels(), tuple(params), tuple(names), tuple(body), domains)
 
     def _row(self) -> list[Stmt]:
         """Return the statements of the row: loops in order, and between them what is one number per row."""

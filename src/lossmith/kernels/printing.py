@@ -29,11 +29,11 @@ NUMBA_NAMES = frozenset(
     ["np", "njit", "kernel", "F", "U", "N", "K", "T", "R", "S", "i", "r", "w", "factor", "scale", "weight", "first",
      "block", "equal", "tile", "tally", "values", "factors", "range", "min", "max", "abs", *LETTERS, "add_reassoc",
      "select", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "log_cosh", "power", "maximum", "minimum",
-     "first_where",
+     "first_where", "exp_gap",
      "exp_nonpositive", "left", "stop", "live", "k_lanes", "add_lanes", "as_floats", "first_lanes", "load", "load_some",
      "max_lanes", "min_lanes", "places", "spread", "store", "store_some", "stream", "drain",
      "add_rows", "max_rows", "min_rows", "chosen", "begin", "rows_in", "rows_out", "will_read", "will_write",
-     "square_root"]
+     "square_root", "rejected", "sure", "has_nan", "all_within"]
 )  # fmt: skip
 """Names that the code around the values uses. Arguments of a loss that are called so go by another name there."""
 

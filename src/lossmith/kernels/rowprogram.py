@@ -129,8 +129,9 @@ OPERATIONS: dict[str, tuple[tuple[Type, ...], Type]] = {
     # arithmetic; `over` is a division by what does not change in the loop and is at least 1
     **dict.fromkeys(("add", "sub", "mul", "div", "over", "pow", "maximum", "minimum"), ((_F, _F), _F)),
     **dict.fromkeys(("neg", "square", "sqrt"), ((_F,), _F)),
-    # gap(x, m) = x − m, and 0 where both are one infinity; scaled(a, x) = a·x, and 0 where a is 0
-    **dict.fromkeys(("gap", "scaled"), ((_F, _F), _F)),
+    # gap(x, m) = x − m, and 0 where both are one infinity; exp_gap is its exponential (made by schedule.py);
+    # scaled(a, x) = a·x, and 0 where a is 0
+    **dict.fromkeys(("gap", "exp_gap", "scaled"), ((_F, _F), _F)),
     **dict.fromkeys(
         ("exp", "log", "log1p", "expm1", "abs", "sign", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin",
          "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "sigmoid", "softplus", "log_cosh"),
@@ -216,6 +217,8 @@ class RowProgram(Record):
     params: tuple[Parameter, ...]
     outputs: tuple[tuple[str, bool], ...]
     body: tuple[Stmt, ...]
+    domains: tuple[tuple[str, str], ...] = ()
+    """Inputs, and where their values must lie: loops that read them anyway may watch for others."""
 
     @property
     def depth(self) -> int:
@@ -319,6 +322,7 @@ def renamed(program: RowProgram, taken: Collection[str]) -> RowProgram:
         labels=tuple(new.get(n, n) for n in program.labels),
         params=tuple(replaced(p, name=new.get(p.name, p.name)) for p in program.params),
         body=body,
+        domains=tuple((new.get(n, n), d) for n, d in program.domains),
     )
 
 

@@ -15,8 +15,10 @@ import numpy as np
 
 from lossmith.errors import ShapeError
 from lossmith.kernels.rowprogram import STREAMED, Form, RowProgram, form_of, function_name, rows_per_sum
+from lossmith.kernels.schedule import blank_outputs, is_light
 from lossmith.kernels.sums import sum_rows
 from lossmith.kernels.threads import available_threads, ends_of_pieces, run_pieces
+from lossmith.kernels.watch import watched
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +28,9 @@ Backend = Literal["auto", "numba", "numpy"]
 SMALL, ROW = 1 << 17, 8
 """A batch with fewer entries than this (or pairs, for loops over pairs) is done by the calling thread alone: it is done
 before another thread has woken up. A row counts for so many entries more than it has."""
+
+LIGHT = 16
+"""How many entries count for one in a program that only looks for NaN in them."""
 
 PIECE = 1 << 15
 """How many entries a piece of a batch has at least."""
@@ -85,6 +90,10 @@ class Kernel:
         The names of what it computes, in order.
     dtype, compute : dtype
         Of the arrays, and of the arithmetic.
+    blank : set of str
+        Outputs that are 0 but for some entries. If they come full of zeros, those need not be written.
+    watched : set of str
+        Inputs of which it sees whether they lie in their domain.
     """
 
     def __init__(self, program: RowProgram, dtype: np.dtype[Any], compute: np.dtype[Any]) -> None:
@@ -100,6 +109,9 @@ class Kernel:
                        for name, per_class in program.outputs]  # fmt: skip
         first = len(program.inputs) + len(program.labels)
         self._per_class = {first + k for k, p in enumerate(program.params) if p.ndim}  # arguments that have no rows
+        self.blank: frozenset[str] = frozenset()
+        self.watched: frozenset[str] = frozenset()
+        self._light = False
 
     @property
     def source(self) -> str:
@@ -115,6 +127,7 @@ class Kernel:
         scale: float,
         outputs: Mapping[str, np.ndarray],
         threads: int | None = None,
+        zeroed: bool = False,
     ) -> None:
         """Compute every output for every row.
 
@@ -133,8 +146,10 @@ class Kernel:
             Where to write: value float64 (N,), others like the inputs. An output may be an input.
         threads : int, optional
             At most so many threads; all there are by default.
+        zeroed : bool
+            Whether the outputs of `blank` hold zeros.
         """
-        self._run(inputs, label, hypers, weight, scale, outputs, threads, 1)
+        self._run(inputs, label, hypers, weight, scale, outputs, threads, 1, zeroed)
 
     def total(
         self,
@@ -145,6 +160,7 @@ class Kernel:
         scale: float,
         outputs: Mapping[str, np.ndarray],
         threads: int | None = None,
+        zeroed: bool = False,
     ) -> float:
         """Compute every output for every row but the value, of which only the sum is returned, added in float64.
 
@@ -154,19 +170,23 @@ class Kernel:
         first = inputs[self.program.inputs[0]]
         each = self.rows_per_sum(1 if self._elementwise else first.shape[1])
         values = np.empty(-(-len(first) // each))
-        self._run(inputs, label, hypers, weight, scale, {**outputs, "value": values}, threads, each)
+        self._run(inputs, label, hypers, weight, scale, {**outputs, "value": values}, threads, each, zeroed)
         return sum_rows(values)
 
-    def straight(self, rows: int, classes: int, each: int = 1, weighted: bool = False) -> Callable[..., None]:
+    def straight(
+        self, rows: int, classes: int, each: int = 1, weighted: bool = False, zeroed: bool = False
+    ) -> Callable[..., Any]:
         """Return what `run` calls after its checks for a batch of that shape: the compiled function, if it is small.
 
         It is called as call(*inputs, *labels, *hyperparameters, scale, *outputs), with an array of weights before the
         scale if `weighted`. Everything is up to the caller: all arrays in C order and aligned, inputs and outputs in
         the dtype of `compute`, labels in int64 and in range, weights and the value in float64, and no output in the
         memory of an input. Anything else reads or writes where it should not.
-        The value is an array of one number for `each` rows, which is 1 or what `rows_per_sum` says.
+        The value is an array of one number for `each` rows, which is 1 or what `rows_per_sum` says. It returns False
+        if it is not sure that the inputs of `watched` lie in their domains; rows that do not count are looked at too.
         """
         call = self._prepare(weighted, classes, each > 1, rows >= STREAMED)
+        call = call if zeroed else self._zeroing(call)
         return self._spread(call, rows, classes, each, None)
 
     def rows_per_sum(self, classes: int) -> int:
@@ -176,6 +196,7 @@ class Kernel:
     def _run(
         self, inputs: Mapping[str, np.ndarray], label: np.ndarray | None, hypers: Mapping[str, Any],
         weight: np.ndarray | None, scale: float, outputs: Mapping[str, np.ndarray], threads: int | None, each: int,
+        zeroed: bool,
     ) -> None:  # fmt: skip
         rows = [self._readable(inputs[name]) for name in self.program.inputs]
         shape = rows[0].shape
@@ -193,12 +214,27 @@ class Kernel:
         converts = any(r.dtype != self.compute for r in rows)
         many = n >= STREAMED and not overwrites
         call = self._prepare(bool(weights), 1 if self._elementwise else shape[1], each > 1, many)
+        if not zeroed or overwrites or copies:
+            call = self._zeroing(call)
         if overwrites or converts:
             call = functools.partial(self._by_way_of_buffers, call, overwrites, each)
         call = self._spread(call, n, 1 if self._elementwise else shape[1], each, threads)
         call(*rows, *labels, *params, *weights, float(scale), *targets)
         for given, made in copies:
             given[...] = made
+
+    def _zeroing(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what fills the outputs of `blank` with zeros first, those of the rows that it is called for."""
+        blank = [k - len(self.outputs) for k, name in enumerate(self.outputs) if name in self.blank]
+        if not blank:
+            return call
+
+        def zeroed(*args: Any) -> Any:
+            for k in blank:
+                args[k].fill(0)
+            return call(*args)
+
+        return zeroed
 
     def _by_way_of_buffers(self, call: Callable[..., None], overwrites: set[int], each: int, *args: Any) -> None:
         """Compute a few rows at a time beside the inputs, then write them over: the same code, so the same bits.
@@ -237,27 +273,33 @@ class Kernel:
         ]
 
     def _spread(
-        self, call: Callable[..., None], n: int, classes: int, each: int, threads: int | None
-    ) -> Callable[..., None]:
-        """Return what does n rows in pieces of whole sums, on several threads if there is enough to do."""
+        self, call: Callable[..., Any], n: int, classes: int, each: int, threads: int | None
+    ) -> Callable[..., Any]:
+        """Return what does n rows in pieces of whole sums, on several threads if there is enough to do.
+
+        It returns False if one of the pieces did.
+        """
         work = n if self._elementwise else n * (classes**self._depth + ROW)
+        work = -(-work // LIGHT) if self._light else work
         if work < SMALL or threads == 1 or n == 1:
             return call
 
-        def run(*args: Any) -> None:
+        def run(*args: Any) -> Any:
             most = threads or available_threads()
             if most == 1:
-                call(*args)
-                return
+                return call(*args)
             sums = -(-n // each)
             ends = ends_of_pieces(sums, most, max(1, sums * PIECE // work))
             cut = len(args) - len(self.outputs)
+            unsure: list[int] = []
 
             def piece(k: int) -> None:
                 start, stop = (ends[k - 1] if k else 0) * each, min(n, ends[k] * each)
-                call(*self._rows(args[:cut], start, stop), *self._part(args[cut:], start, stop, each))
+                if call(*self._rows(args[:cut], start, stop), *self._part(args[cut:], start, stop, each)) is False:
+                    unsure.append(k)
 
             run_pieces(piece, len(ends), most)
+            return not unsure
 
         return run
 
@@ -336,6 +378,9 @@ class Kernel:
 class _NumbaKernel(Kernel):
     def __init__(self, program: RowProgram, dtype: np.dtype[Any], compute: np.dtype[Any]) -> None:
         super().__init__(program, dtype, compute)
+        self.blank = blank_outputs(program)
+        self.watched = frozenset(watched(program))
+        self._light = not self._elementwise and is_light(program)
         self._compiled: dict[tuple[bool, Form, bool], Callable[..., None]] = {}
         self._lock = threading.RLock()
         self.from_disk = False

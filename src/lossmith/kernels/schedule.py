@@ -14,6 +14,7 @@ from lossmith.kernels.rowprogram import (
     Each,
     Fold,
     Let,
+    Load,
     Loop,
     Number,
     Op,
@@ -36,12 +37,14 @@ CHEAP = {"add", "sub", "mul", "neg", "square", "gap", "scaled", "maximum", "mini
 class Schedule(Record):
     """A program's statements, arranged for loops.
 
-    `kept` are the values with a row of memory; `homes` says for which of them that row is an output's.
+    `kept` are the values with a row of memory; `homes` says for which of them that row is an output's. `blank` are
+    outputs that are 0 but for entries with a value of their own: no loop writes those zeros.
     """
 
     body: tuple[Stmt, ...]
     kept: tuple[str, ...]
     homes: dict[str, str]
+    blank: frozenset[str]
 
 
 def schedule(program: RowProgram, share_rows: bool = True) -> Schedule:
@@ -72,9 +75,12 @@ class _Scheduler:
             if isinstance(stmt, Loop):
                 body += self._loop(stmt, n + 1)
             else:
-                body.append(stmt)
+                body.append(self._by_gaps(stmt, self.program.body, ()))
+        body = [self._without_unused(stmt) for stmt in body]
+        blank = blank_outputs(self.program)
+        body = [s for s in (_without_stores(s, blank) for s in body) if s is not None]
         homes = self._homes(body) if self.share_rows else {}
-        return Schedule(tuple(body), tuple(self.kept), homes)
+        return Schedule(tuple(body), tuple(self.kept), homes, blank)
 
     # -------------------------------------------------------------- kept, or computed again
 
@@ -83,7 +89,10 @@ class _Scheduler:
         for stmt in statements(loop.body):
             for value in operands(stmt):
                 self._look(value, number, again)
-        before, changed = self._reciprocals(self._compared(self._placed(loop, again)))
+        placed = self._placed(loop, again)
+        changed = self._by_gaps(placed, placed.body, (Each(0),))
+        assert isinstance(changed, Loop)
+        before, changed = self._reciprocals(changed)
         return [*before, changed]
 
     def _look(self, value: Value, number: int, again: dict[str, Let]) -> None:
@@ -120,21 +129,35 @@ class _Scheduler:
         return Loop(loop.depth, fill(loop.body, loop.depth + 1))
 
     @staticmethod
-    def _compared(loop: Loop) -> Loop:
-        """Turn d = 0, for a gap d = x - m of this loop, into x = m: the same, and compared for the gap anyway."""
-        gaps = {s.name: s.value.args for s in loop.body
+    def _by_gaps(stmt: Stmt, lets: tuple[Stmt, ...], indices: tuple[Each, ...]) -> Stmt:
+        """Spare the difference of a gap d = x - m where it is not needed for itself.
+
+        d = 0 is x = m, which is compared for the gap anyway, and exp(d) does not wait for that comparison.
+        """
+        gaps = {s.name: s.value.args for s in lets
                 if isinstance(s, Let) and isinstance(s.value, Op) and s.value.op == "gap"}  # fmt: skip
 
         def change(value: Value) -> Value:
             match value:
-                case Op("==", (Ref(name, indices), Number(0))) if name in gaps and indices == (Each(0),):
+                case Op("==", (Ref(name, at), Number(0))) if name in gaps and at == indices:
                     return Op("==", gaps[name])
+                case Op("exp", (Ref(name, at),)) if name in gaps and at == indices:
+                    return Op("exp_gap", gaps[name])
+                case Op("exp", (Op("gap", args),)):
+                    return Op("exp_gap", args)
                 case _:
                     return value
 
-        changed = map_statement(loop, change)
-        assert isinstance(changed, Loop)
-        return changed
+        return map_statement(stmt, change)
+
+    def _without_unused(self, stmt: Stmt) -> Stmt:
+        """Return a loop without the values that nothing looks at any more."""
+        if not isinstance(stmt, Loop):
+            return stmt
+        inner = statements(stmt.body)
+        used = {v.name for s in inner for o in operands(s) for v in subvalues(o) if isinstance(v, Ref)}
+        used |= set(self.kept)
+        return Loop(stmt.depth, tuple(s for s in stmt.body if not isinstance(s, Let) or s.name in used))
 
     # -------------------------------------------------------------- reciprocals
 
@@ -180,6 +203,36 @@ class _Scheduler:
     def _only_own_entry(name: str, later: list[Stmt]) -> bool:
         refs = [v for s in later for o in operands(s) for v in subvalues(o) if isinstance(v, Ref) and v.name == name]
         return all(v.indices == (Each(0),) for v in refs)
+
+
+def blank_outputs(program: RowProgram) -> frozenset[str]:
+    """Return the outputs per class that are 0 but for entries with a value of their own, and for rows with a NaN."""
+    stores = [s for s in statements(program.body) if isinstance(s, Store) and (s.output, True) in program.outputs]
+    return frozenset(s.output for s in stores if isinstance(s.value, Number) and s.value.value == 0)
+
+
+def _without_stores(stmt: Stmt, blank: frozenset[str]) -> Stmt | None:
+    """Return a statement without the stores to blank outputs, None if nothing is left of it."""
+    if not isinstance(stmt, Loop):
+        return stmt
+    body = tuple(s for s in stmt.body if not (isinstance(s, Store) and s.output in blank))
+    return Loop(stmt.depth, body) if body else None
+
+
+def is_light(program: RowProgram) -> bool:
+    """Whether all loops of a program only look for NaN, once the stores to blank outputs are left out."""
+    blank = blank_outputs(program)
+    loops = [_without_stores(s, blank) for s in program.body if isinstance(s, Loop)]
+    return all(loop is None or (isinstance(loop, Loop) and only_looks(loop)) for loop in loops)
+
+
+def only_looks(loop: Loop) -> bool:
+    """Whether all that a loop does is to look for NaN in inputs: for many rows at once that is one look."""
+    return all(isinstance(s, Fold) and s.op == "nan" and s.where is None and _is_entry(s.value) for s in loop.body)
+
+
+def _is_entry(value: Value) -> bool:
+    return isinstance(value, Load) and value.index == Each(0)
 
 
 def _makes(loop: Loop, name: str) -> bool:

@@ -30,18 +30,22 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from .lanes import Vector, element_of, joined, widened
-from .vecmath_llvm import FORMATS, LOG_2, Bits, Number
+from .vecmath_llvm import FORMATS, LOG_2, Bits, Number, has_avx512
 from .vecmath_tables import (
     EXP_COEFFICIENTS,
+    EXP_GAP_COEFFICIENTS,
+    GAP_ULP,
     LOG_COEFFICIENTS,
     LOG_COSH_COEFFICIENTS,
     MAX_ULP,
+    POWERS_OF_TWO,
     UNIT_LOG_COEFFICIENTS,
 )
 
 __all__ = [
     "add_reassoc",
     "exp",
+    "exp_gap",
     "exp_nonpositive",
     "expm1",
     "first_where",
@@ -131,6 +135,31 @@ def _exp_nonpositive(x: Number, polynomial: Callable[[Number, Sequence[float]], 
     n, scale, r, g = _exp_parts(x.select(x < low, low, x), 64, polynomial)
     value = r.fma(g, 1.0)
     return value.times_power_of_two(n) or value * scale * 2.0**-64
+
+
+def _exp_gap(x: Number, m: Number) -> Number:
+    """Compute exp(x - m) for x ≤ m, 1 where they are equal.
+
+    2**(j/16) (2**(j/8) in float64), j an integer, is looked up in a register: so the polynomial is short.
+    """
+    fmt, gap, equal = x.format, x - m, x.is_equal(m)
+    if not has_avx512():
+        return _exp_nonpositive(x.select(equal, 0.0, gap), _chain)
+    table = POWERS_OF_TWO[fmt.name]
+    gap = gap.select(gap < fmt.exp_low, fmt.exp_low, gap)
+    # As in _exp_parts, but n is a multiple of 1/steps; its fraction is the place in the table.
+    steps, offset = len(table), fmt.bias + 64
+    shift = fmt.rounding_shift / steps + offset
+    shifted = gap.fma(fmt.round(1 / LOG_2), shift)
+    n, power = shifted - shift, shifted.bits().look_up(table)
+    high = fmt.round(LOG_2)
+    r, low = n.fma(-high, gap), fmt.round(LOG_2 - Fraction(high))
+    if abs(low) > 2.0 ** -(fmt.mantissa_bits + 5):  # else it is far less than the rounding of the gap
+        r = n.fma(-low, r)
+    growth = r * r.fma(_chain(r, EXP_GAP_COEFFICIENTS[fmt.name]), 1.0)
+    value = power.fma(growth, power)
+    scaled = value.times_power_of_two(n) or value * shifted.bits().to_exponent(steps).number() * 2.0**-64
+    return x.select(equal, 1.0, scaled)
 
 
 def _exp_and_expm1(x: Number) -> tuple[Number, Number]:
@@ -349,6 +378,13 @@ power = _binary(
     "power",
     _power,
     "Return a**b as C's pow does, with an error of (1.2 + |b|/3) units in the last place where that matters.",
+)
+exp_gap = _binary(
+    "exp_gap",
+    _exp_gap,
+    "Return e**(x - m) for x ≤ m, and 1 where they are equal, both infinite too. Undefined for x > m.\n\n"
+    f"    Largest error where x - m is exact: {GAP_ULP['float32']} + (m - x)/20 ulp (float32, every input), "
+    f"{GAP_ULP['float64']} ulp (float64).\n    ",
 )
 maximum = _binary("maximum", _maximum, "Return the larger; NaN if either is. A reduction by it is vectorised.")
 minimum = _binary("minimum", _minimum, "Return the smaller; NaN if either is. A reduction by it is vectorised.")

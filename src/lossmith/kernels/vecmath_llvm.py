@@ -41,6 +41,11 @@ class Format:
     expm1_low: float  # below this expm1 is -1
     tiny: float  # below this x itself is the nearest number to log1p(x), expm1(x) and tanh(x)
 
+    @property
+    def lanes(self) -> int:
+        """How many numbers a register of 512 bits holds."""
+        return 512 // self.int_type.width
+
     def round(self, value: Fraction | float) -> float:
         """Round to the nearest number of this format."""
         return float(np.float32(float(value))) if self.name == "float32" else float(value)
@@ -68,7 +73,7 @@ FORMATS = {
 
 
 @functools.cache
-def _has_avx512() -> bool:
+def has_avx512() -> bool:
     """Whether this processor has the vectors of 512 bits that x86 calls AVX-512."""
     return bool(get_host_cpu_features().get("avx512f", False))
 
@@ -76,6 +81,35 @@ def _has_avx512() -> bool:
 @functools.cache
 def _is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def _in_register(builder: Any, constant: Any, kind: str) -> Any:
+    """Return a constant that stays in a register throughout a loop.
+
+    Numba's machine code takes two instructions to get a constant from memory, its address being of 64 bits. LLVM
+    thinks that as cheap as a register, and does it in every round; so it is not told that it is a constant.
+    """
+    signature = ir.FunctionType(constant.type, [constant.type])
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, signature, f"llvm.arithmetic.fence.{kind}"), [constant]
+    )
+
+
+def _by_registers(builder: Any, length: int, *vectors: Any) -> list[list[Any]]:
+    """Return the parts of vectors that fill one register each, those of one place together."""
+    count = vectors[0].type.count
+    orders = [list(range(start, start + length)) for start in range(0, count, length)]
+    places = [ir.Constant(ir.VectorType(ir.IntType(32), length), order) for order in orders]
+    return [[builder.shuffle_vector(v, v, place) for v in vectors] for place in places]
+
+
+def _one_after_another(builder: Any, parts: list[Any]) -> Any:
+    """Return those parts in one vector again."""
+    while len(parts) > 1:
+        both = list(range(2 * parts[0].type.count))
+        order = ir.Constant(ir.VectorType(ir.IntType(32), len(both)), both)
+        parts = [builder.shuffle_vector(a, b, order) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
 
 
 class _Value:
@@ -93,6 +127,11 @@ class _Value:
             return other.node
         kind = self.node.type
         return ir.Constant(kind, [other] * kind.count if isinstance(kind, ir.VectorType) else other)
+
+    def fills_registers(self) -> bool:
+        """Whether this is a vector of whole registers of 512 bits, and the processor has the instructions for them."""
+        kind = self.node.type
+        return isinstance(kind, ir.VectorType) and not kind.count % self.format.lanes and has_avx512()
 
     def of_lanes(self, element: Any) -> Any:
         """Return the type with as many lanes as this value of another element type."""
@@ -120,9 +159,11 @@ class Bits(_Value):
     def __or__(self, other: int) -> Bits:
         return self._make(self.builder.or_(self.node, self.operand(other)))
 
-    def to_exponent(self) -> Bits:
-        """Shift left, dropping what lies above the exponent."""
-        return self._make(self.builder.shl(self.node, self.operand(self.format.mantissa_bits)))
+    def to_exponent(self, steps: int = 1) -> Bits:
+        """Shift left, dropping what lies above the exponent and fractions: this integer counts 1/steps."""
+        fraction = steps.bit_length() - 1
+        shifted = self._make(self.builder.shl(self.node, self.operand(self.format.mantissa_bits - fraction)))
+        return shifted & -(1 << self.format.mantissa_bits) if fraction else shifted
 
     def from_exponent(self) -> Bits:
         """Shift right, with the sign as the highest bit."""
@@ -130,6 +171,25 @@ class Bits(_Value):
 
     def select(self, condition: Any, yes: int, no: int) -> Bits:
         return self._make(self.builder.select(condition, self.operand(yes), self.operand(no)))
+
+    def look_up(self, table: tuple[float, ...]) -> Number:
+        """Return, of as many constants as a register holds, those whose places are in the low bits."""
+        builder, fmt = self.builder, self.format
+        if not isinstance(self.node.type, ir.VectorType):
+            array = ir.Constant(ir.ArrayType(fmt.float_type, fmt.lanes), table)
+            name = f"lossmith.table.{fmt.name}"
+            start = builder.module.globals.get(name) or cgutils.global_constant(builder.module, name, array)
+            place = (self & (fmt.lanes - 1)).node
+            return Number(builder, fmt, builder.load(builder.gep(start, [ir.Constant(place.type, 0), place])))
+        full, suffix = ir.VectorType(fmt.float_type, fmt.lanes), "sf" if fmt.name == "float32" else "df"
+        permute = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(full, [full, ir.VectorType(fmt.int_type, fmt.lanes)]),
+            f"llvm.x86.avx512.permvar.{suffix}.512",
+        )
+        row = _in_register(builder, ir.Constant(full, table), f"v{fmt.lanes}f{fmt.int_type.width}")
+        parts = [builder.call(permute, [row, *part]) for part in _by_registers(builder, fmt.lanes, self.node)]
+        return Number(builder, fmt, _one_after_another(builder, parts))
 
     def number(self) -> Number:
         node = self.builder.bitcast(self.node, self.of_lanes(self.format.float_type))
@@ -145,19 +205,12 @@ class Number(_Value):
         return Number(self.builder, self.format, node)
 
     def operand(self, other: _Value | float) -> Any:
-        """Return the node of a value; of a constant, one that stays in a register throughout a loop.
-
-        Numba's machine code takes two instructions to get a constant from memory, its address being of 64 bits. LLVM
-        thinks that as cheap as a register, and does it in every round; so it is not told that it is a constant.
-        """
+        """Return the node of a value; of a constant, one that stays in a register throughout a loop."""
         node = super().operand(other)
         if isinstance(other, _Value) or other == 0.0 or not _is_x86():
             return node
-        scalar = self.format.float_type
-        fence = ir.FunctionType(scalar, [scalar])
-        hidden = self.builder.call(
-            self.builder.module.declare_intrinsic("llvm.arithmetic.fence", [scalar], fence),
-            [ir.Constant(scalar, other)],
+        hidden = _in_register(
+            self.builder, ir.Constant(self.format.float_type, other), f"f{self.format.int_type.width}"
         )
         return widened(self.builder, hidden, self.node.type)
 
@@ -205,6 +258,9 @@ class Number(_Value):
     def is_zero(self) -> Any:
         return self.builder.fcmp_ordered("==", self.node, self.operand(0.0))
 
+    def is_equal(self, other: Number) -> Any:
+        return self.builder.fcmp_ordered("==", self.node, other.node)
+
     def fma(self, factor: Number | float, addend: Number | float) -> Number:
         """Return self·factor + addend, rounded once."""
         return self.call("llvm.fma", factor, addend)
@@ -225,29 +281,20 @@ class Number(_Value):
         return self._make(self.builder.select(condition, self.operand(yes), self.operand(no)))
 
     def times_power_of_two(self, exponent: Number) -> Number | None:
-        """Return self·2**exponent, rounded once, if the processor has an instruction for it; exponent an integer."""
-        kind, length = self.node.type, 64 // (self.format.int_type.width // 8)
-        if not isinstance(kind, ir.VectorType) or kind.count % length or not _has_avx512():
+        """Return self·2**⌊exponent⌋, rounded once, if the processor has an instruction for it."""
+        length = self.format.lanes
+        if not self.fills_registers():
             return None
         suffix, mask = ("ps", ir.IntType(16)) if self.format.name == "float32" else ("pd", ir.IntType(8))
-        part = ir.VectorType(kind.element, length)
+        part = ir.VectorType(self.node.type.element, length)
         function = cgutils.get_or_insert_function(
             self.builder.module,
             ir.FunctionType(part, [part, part, part, mask, ir.IntType(32)]),
             f"llvm.x86.avx512.mask.scalef.{suffix}.512",
         )
         rest = [ir.Constant(part, ir.Undefined), ir.Constant(mask, -1), ir.Constant(ir.IntType(32), 4)]
-        parts: list[Any] = []
-        for start in range(0, kind.count, length):
-            order = ir.Constant(ir.VectorType(ir.IntType(32), length), list(range(start, start + length)))
-            x, n = (self.builder.shuffle_vector(v.node, v.node, order) for v in (self, exponent))
-            parts.append(self.builder.call(function, [x, n, *rest]))
-        while len(parts) > 1:
-            both = ir.Constant(
-                ir.VectorType(ir.IntType(32), 2 * parts[0].type.count), list(range(2 * parts[0].type.count))
-            )
-            parts = [self.builder.shuffle_vector(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-        return self._make(parts[0])
+        parts = _by_registers(self.builder, length, self.node, exponent.node)
+        return self._make(_one_after_another(self.builder, [self.builder.call(function, [*p, *rest]) for p in parts]))
 
     def bits(self) -> Bits:
         node = self.builder.bitcast(self.node, self.of_lanes(self.format.int_type))
