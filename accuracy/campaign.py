@@ -8,7 +8,7 @@ import json
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +154,7 @@ def run(
     minutes : float
         No batch is begun later than this.
     """
-    work = [job for name in names for job in jobs(CATALOGUE[name], rows, seed, backends)]
+    work = _side_by_side(job for name in names for job in jobs(CATALOGUE[name], rows, seed, backends))
     totals, kept = Totals(), _Kept(keep)
     left: list[Job] = []
     for job in work:
@@ -170,6 +170,15 @@ def run(
         done += 1
         progress(done, len(work), f"{job.loss}, {job.dtype}, {job.K} classes")
     return totals
+
+
+def _side_by_side(work: Iterable[Job]) -> list[Job]:
+    """Order batches so that a run cut short has seen as much of every loss, and of each number of classes."""
+    groups: dict[tuple[str, int], list[Job]] = {}
+    for job in work:
+        groups.setdefault((job.loss, job.K if job.K > max(SIZES) else 0), []).append(job)
+    placed = [((k + 0.5) / len(group), job) for group in groups.values() for k, job in enumerate(group)]
+    return [job for _, job in sorted(placed, key=lambda one: one[0])]
 
 
 def _measured(work: Sequence[Job], processes: int, until: float) -> Iterator[tuple[Job, Found]]:

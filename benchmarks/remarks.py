@@ -43,6 +43,12 @@ REMARKS: tuple[tuple[str, str, str], ...] = (
         "arrays of the result.",
     ),
     (
+        "second derivatives: lossmith ÷ its value and gradient",
+        "grad_and_hessian_diag",
+        "Three arrays of 16 MB move where value and gradient move two, which takes 1.5 times as long from memory; the "
+        "loops themselves take 1.1 to 1.2 times as long.",
+    ),
+    (
         "second derivatives",
         "hvp 8192×100",
         "What one gradient takes, and for each of 7 vectors a row another 2 comparisons and 2 multiplications, and one "
