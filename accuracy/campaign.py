@@ -176,7 +176,7 @@ def _side_by_side(work: Iterable[Job]) -> list[Job]:
     """Order batches so that a run cut short has seen as much of every loss, and of each number of classes."""
     groups: dict[tuple[str, int], list[Job]] = {}
     for job in work:
-        groups.setdefault((job.loss, job.K if job.K > max(SIZES) else 0), []).append(job)
+        groups.setdefault((job.loss, 0 if job.K in SIZES else job.K), []).append(job)
     placed = [((k + 0.5) / len(group), job) for group in groups.values() for k, job in enumerate(group)]
     return [job for _, job in sorted(placed, key=lambda one: one[0])]
 
