@@ -81,3 +81,21 @@ def test_hessian_product_where_one_class_leads(
             for j in range(3):
                 exact = total * p[j] * mpmath.fsum(p[m] * (mpmath.mpf(d[j]) - d[m]) for m in range(3))
                 assert abs(float(got[j] / exact) - 1) < 100 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_hessian_product_of_tiny_probabilities(dtype: str) -> None:
+    """t v / p² has its digits wherever it is a float, though p², t/p and v/p may be none."""
+    rng, tiny = np.random.default_rng(0), float(np.finfo(dtype).tiny)
+    small = (10.0 ** rng.uniform(np.log10(tiny) - 5, 0, (2, 300))).astype(dtype)
+    p, t = (np.stack([x, 1 - x], axis=1) for x in small)
+    v = rng.normal(size=(300, 2)).astype(dtype)
+    found = lm.cross_entropy_on_probabilities.hvp(p, t, v, reduction="none")[:, 0]
+    judged = 0
+    for got, *numbers in zip(found, p[:, 0].tolist(), t[:, 0].tolist(), v[:, 0].tolist(), strict=True):
+        p_0, t_0, v_0 = map(mpmath.mpf, numbers)
+        exact = t_0 * v_0 / p_0**2 if p_0 else mpmath.inf
+        if tiny < abs(exact) < np.finfo(dtype).max:
+            assert abs(float(mpmath.mpf(float(got)) / exact) - 1) < 4 * np.finfo(dtype).eps
+            judged += 1
+    assert judged > 50

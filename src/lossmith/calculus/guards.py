@@ -241,7 +241,7 @@ def _quotient(f: Expr, parts: tuple[Expr, ...]) -> Expr:
 
 
 def _twice_divided(e: Mul) -> Expr | None:
-    """Write v·p⁻² as v/p/p and t·v·p⁻² as (t/p)·(v/p): p² is subnormal, or 0, where p is not."""
+    """Write v·p⁻² as v/p/p and t·v·p⁻² one division at a time: p² is subnormal where p is not."""
     entries = [f for f in e.factors if isinstance(f, Entry)]
     powers = [f for f in e.factors if isinstance(f, Pow) and f.exponent is const(-2) and isinstance(f.base, Entry)]
     v = next((f for f in entries if f.name == DIRECTION), None)
@@ -252,7 +252,10 @@ def _twice_divided(e: Mul) -> Expr | None:
     if not others:
         return mul(number, Held(div(Held(div(v, p)), p)))
     (t,) = others
-    return mul(number, where(compare("==", t, ZERO), ZERO, mul(Held(div(t, p)), Held(div(v, p)))))
+    # v/p may be infinite where p is tiny, and t/p subnormal where it is not.
+    twice, shared = mul(Held(div(Held(div(v, p)), p)), t), div(Held(mul(Held(div(t, p)), v)), p)
+    quotient = where(compare(">", p, const(2.0**-60)), twice, shared)
+    return mul(number, where(compare("==", t, ZERO), ZERO, quotient))
 
 
 PRODUCT_GUARDS = (_scaled_square, _vanishing_together, _twice_divided)
