@@ -230,7 +230,11 @@ def _over(e: Expr, q: Expr, strict: bool) -> Expr | None:
 
 def _is_centred_direction(f: Expr) -> bool:
     """Whether f is v_m less a mean of v over the classes, which nears v_m where p_m nears 1."""
-    return isinstance(f, Add) and any(isinstance(n, Entry) and n.name == DIRECTION for n in walk(f))
+    parts = [coefficient(t)[1] for t in as_terms(f)]
+    own = [as_terms(p.body) if isinstance(p, Held) else (p,) for p in parts]
+    return isinstance(f, Add) and any(
+        all(isinstance(e, Entry) and e.name == DIRECTION for e in (coefficient(t)[1] for t in terms)) for terms in own
+    )
 
 
 def _quotient(f: Expr, parts: tuple[Expr, ...]) -> Expr:

@@ -1,0 +1,45 @@
+"""Hessian products of a focal loss where one class leads: tiny numbers, of which all digits are right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+
+import lossmith as lm
+
+LEADS = {"f4": (20.0, 54.0), "f8": (20.0, 120.0, 439.75)}
+
+
+def focal(scores: list[Any], label: int, gamma: Any) -> Any:
+    shares = [mpmath.exp(s - scores[label]) for s in scores]
+    others, total = mpmath.fsum(e for k, e in enumerate(shares) if k != label), mpmath.fsum(shares)
+    return (others / total) ** gamma * mpmath.log(total)
+
+
+def exact_product(scores: list[float], label: int, v: list[float], gamma: float) -> list[Any]:
+    """Return Hv from differences of the loss at 1500 digits."""
+    with mpmath.workdps(1500):
+        h = mpmath.mpf(10) ** -400
+
+        def at(k: int, a: int, b: int) -> Any:
+            moved = [mpmath.mpf(s) + b * h * d for s, d in zip(scores, v, strict=True)]
+            moved[k] += a * h
+            return focal(moved, label, mpmath.mpf(gamma))
+
+        return [(at(k, 1, 1) - at(k, 1, -1) - at(k, -1, 1) + at(k, -1, -1)) / (4 * h * h) for k in range(len(scores))]
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+@pytest.mark.parametrize("dtype", LEADS)
+def test_focal_hessian_products(dtype: str, gamma: float) -> None:
+    v = [1.0, -0.5, 0.25]
+    for lead in LEADS[dtype]:
+        for label in (0, 1):
+            scores = [lead, 0.0, -1.5]
+            found = lm.focal.hvp(np.array([scores], dtype), [label], np.array([v], dtype), gamma=gamma)[0]
+            for got, exact in zip(found, exact_product(scores, label, v, gamma), strict=True):
+                if abs(exact) > float(np.finfo(dtype).tiny):
+                    assert abs(float(mpmath.mpf(float(got)) / exact) - 1) < (64 + lead) * np.finfo(dtype).eps
