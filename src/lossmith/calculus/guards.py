@@ -17,6 +17,7 @@ from lossmith.language.build import (
     div,
     is_indicator,
     mul,
+    neg,
     power,
     where,
 )
@@ -105,7 +106,7 @@ def _of_largest(e: Add, targets: frozenset[str]) -> Expr | None:
         if not isinstance(largest, Reduce) or largest.op != "max" or isinstance(largest.body, Entry):
             continue
         if may_be_infinite(largest.body, targets):
-            own = mul(const(-1), add(*(t for t in e.terms if t is not largest)))
+            own = neg(add(*(t for t in e.terms if t is not largest)))
             return where(compare(">", largest, own), e, ZERO)
     return None
 
@@ -230,11 +231,11 @@ def _over(e: Expr, q: Expr, strict: bool) -> Expr | None:
 
 def _is_centred_direction(f: Expr) -> bool:
     """Whether f is v_m less a mean of v over the classes, which nears v_m where p_m nears 1."""
-    parts = [coefficient(t)[1] for t in as_terms(f)]
-    own = [as_terms(p.body) if isinstance(p, Held) else (p,) for p in parts]
-    return isinstance(f, Add) and any(
-        all(isinstance(e, Entry) and e.name == DIRECTION for e in (coefficient(t)[1] for t in terms)) for terms in own
-    )
+    for part in (coefficient(t)[1] for t in f.terms) if isinstance(f, Add) else ():
+        entries = [coefficient(e)[1] for e in (as_terms(part.body) if isinstance(part, Held) else (part,))]
+        if all(isinstance(e, Entry) and e.name == DIRECTION for e in entries):
+            return True
+    return False
 
 
 def _quotient(f: Expr, parts: tuple[Expr, ...]) -> Expr:

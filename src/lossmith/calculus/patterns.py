@@ -164,7 +164,7 @@ def _match_same(pattern: Node, node: Node, bound: Bindings) -> Iterator[Bindings
 def _match_product(pattern: Mul, node: Mul, bound: Bindings) -> Iterator[Bindings]:
     """Match a whole product: a single metavariable among the factors stands for all that is left over."""
     known = [bound.get(f.name, f) if isinstance(f, Var) and not f.indices else f for f in pattern.factors]
-    factors = [g for f in known if isinstance(f, Expr) for g in (f.factors if isinstance(f, Mul) else (f,))]
+    factors = [g for f in known if isinstance(f, Expr) for g in as_factors(f)]
     free = [f.name for f in factors if isinstance(f, Var) and not f.indices]
     for rest, found in match_some(Mul(tuple(factors)), node, bound):
         if not rest:
