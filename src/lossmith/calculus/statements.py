@@ -15,6 +15,7 @@ from lossmith.calculus.patterns import meta_index
 from lossmith.language.build import const
 from lossmith.language.expr import ClassNumber, Expr, Held, Size, Var
 from lossmith.language.operations import OPERATIONS
+from lossmith.language.parsing import parsed
 from lossmith.language.traced import AXES, Traced
 
 NUMBERS, ROWS, INDICES = "abcd", "xz", "ij"
@@ -38,8 +39,11 @@ def metavariable(name: str) -> Traced | None:
 
 def parse_statement(text: str) -> Expr:
     """Return the pattern that a statement writes."""
-    result = _value(ast.parse(text, mode="eval").body)
-    return result.expr
+    match parsed(text).body:
+        case [ast.Expr(value=value)]:
+            return _value(value).expr
+        case _:
+            raise ValueError(f"no rule statement: {text}")
 
 
 def _value(node: ast.AST) -> Traced:

@@ -38,7 +38,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
@@ -47,12 +46,13 @@ from typing import Any, TypeAlias, TypeVar, dataclass_transform
 from weakref import WeakValueDictionary
 
 from lossmith.language.budget import LOOKING, MAKING, spend
+from lossmith.language.parsing import lock_held_over_forks
 
 Number: TypeAlias = int | Fraction | float
 
 _TABLE: WeakValueDictionary[tuple[Any, ...], Node] = WeakValueDictionary()
 _T = TypeVar("_T")
-_LOCK = threading.RLock()  # re-entrant: making a node looks at the nodes below it
+_LOCK = lock_held_over_forks()  # re-entrant: making a node looks at the nodes below it
 _UIDS = itertools.count(1)
 
 

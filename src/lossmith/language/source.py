@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 
 from lossmith.errors import FormulaError
+from lossmith.language.parsing import parsed
 
 MAX_CHARACTERS = 10_000
 MAX_LEVELS = 100
@@ -104,7 +105,7 @@ def parse(source: Source) -> list[ast.stmt]:
     _check_characters(source)
     _check_brackets(source)
     try:
-        tree = ast.parse("\n".join(source.code))
+        tree = parsed("\n".join(source.code))
     except SyntaxError as error:
         raise _syntax_error(source, error) from None
     except (ValueError, RecursionError, MemoryError, OverflowError):
