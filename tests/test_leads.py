@@ -1,4 +1,4 @@
-"""Hessian products of a focal loss where one class leads: tiny numbers, of which all digits are right."""
+"""Second derivatives of a focal loss where one class leads: tiny numbers, of which all digits are right."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def focal(scores: list[Any], label: int, gamma: Any) -> Any:
     return (others / total) ** gamma * mpmath.log(total)
 
 
-def exact_product(scores: list[float], label: int, v: list[float], gamma: float) -> list[Any]:
-    """Return Hv from differences of the loss at 1500 digits."""
+def exact_product(scores: list[float], target: list[float], v: list[float], gamma: float) -> list[Any]:
+    """Return Hv of the loss expected under the target from differences of it at 1500 digits."""
     with mpmath.workdps(1500):
         h = mpmath.mpf(10) ** -400
 
         def at(k: int, a: int, b: int) -> Any:
             moved = [mpmath.mpf(s) + b * h * d for s, d in zip(scores, v, strict=True)]
             moved[k] += a * h
-            return focal(moved, label, mpmath.mpf(gamma))
+            return mpmath.fsum(t * focal(moved, label, mpmath.mpf(gamma)) for label, t in enumerate(target) if t)
 
         return [(at(k, 1, 1) - at(k, 1, -1) - at(k, -1, 1) + at(k, -1, -1)) / (4 * h * h) for k in range(len(scores))]
 
@@ -38,8 +38,23 @@ def test_focal_hessian_products(dtype: str, gamma: float) -> None:
     v = [1.0, -0.5, 0.25]
     for lead in LEADS[dtype]:
         for label in (0, 1):
-            scores = [lead, 0.0, -1.5]
+            scores, target = [lead, 0.0, -1.5], [float(k == label) for k in range(3)]
             found = lm.focal.hvp(np.array([scores], dtype), [label], np.array([v], dtype), gamma=gamma)[0]
-            for got, exact in zip(found, exact_product(scores, label, v, gamma), strict=True):
+            for got, exact in zip(found, exact_product(scores, target, v, gamma), strict=True):
                 if abs(exact) > float(np.finfo(dtype).tiny):
                     assert abs(float(mpmath.mpf(float(got)) / exact) - 1) < (64 + lead) * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("gamma", [0.75, 1.157, 2.5])
+@pytest.mark.parametrize(("dtype", "leads"), [("f4", (20.0, 88.5, 91.2)), ("f8", (20.0, 439.75, 711.0))])
+def test_focal_hessian_of_a_distribution(dtype: str, leads: tuple[float, ...], gamma: float) -> None:
+    """At the last lead 1/(1 − p) of the leading class is infinite."""
+    gamma = float(np.dtype(dtype).type(gamma))
+    tiny, spacing = float(np.finfo(dtype).tiny), float(np.finfo(dtype).smallest_subnormal)
+    for lead in leads:
+        scores, target = [lead, 0.0, -1.5], [0.25, 0.625, 0.125]
+        found = lm.focal.hessian_diag(np.array([scores], dtype), np.array([target], dtype), gamma=gamma)[0]
+        for k, got in enumerate(found):
+            exact = exact_product(scores, target, [float(j == k) for j in range(3)], gamma)[k]
+            allowed = (64 + lead) * np.finfo(dtype).eps * max(abs(exact), tiny) + 4 * spacing
+            assert abs(mpmath.mpf(float(got)) - exact) < allowed

@@ -20,7 +20,8 @@ def switching():
     interval, threshold = sys.getswitchinterval(), gc.get_threshold()
 
     def give_way(*_):
-        return [k for k in range(50)]
+        for _ in range(50):
+            pass
 
     gc.callbacks.append(give_way)
     gc.set_threshold(10)

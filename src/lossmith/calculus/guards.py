@@ -188,7 +188,7 @@ def _negative_parts(f: Pow) -> tuple[int, ...]:
     """Return the n to try for a power γ − n, n at most 2, or −3/2 or −1/2."""
     match f.exponent:
         case Add(terms):
-            return tuple(n for n in (1, 2) if const(-n) in terms)[:1]
+            return next((tuple(range(n, 0, -1)) for n in (1, 2) if const(-n) in terms), ())
         case Const(number) if not isinstance(number, int) and -2 < number < 0:
             return tuple(range(math.ceil(-number), 0, -1))
         case _:
@@ -199,7 +199,7 @@ def _over(e: Expr, q: Expr, strict: bool) -> Expr | None:
     """Return e/q, one factor of every term of e divided: the quotient of the whole would underflow before.
 
     None where no factor is seen to vanish with q: q itself, a direction less its mean, another probability, a
-    logarithm of 1 − q; unless `strict`, also a sum with such a logarithm anywhere in it.
+    logarithm of 1 − q; unless `strict`, also a sum with such a logarithm anywhere in it, but for 1 + such.
     """
     parts = as_factors(q)
     match e:
@@ -221,6 +221,7 @@ def _over(e: Expr, q: Expr, strict: bool) -> Expr | None:
         share = isinstance(f, Call) and f.function == "exp" and f not in inside
         nodes = as_terms(inner) if strict else walk(f)
         log = isinstance(f, Held) and any(isinstance(n, Call) and n.function == "log1p" for n in nodes)
+        log = log and ONE not in as_terms(inner)
         divided = _quotient(f, parts) if share or log or _is_centred_direction(f) else None
         if divided is None and (isinstance(inner, Add) or (isinstance(f, Call) and len(factors) > 1)):
             divided = _over(inner, q, strict)
