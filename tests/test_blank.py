@@ -15,7 +15,7 @@ import pytest
 
 import lossmith as lm
 from lossmith import evaluation
-from lossmith.kernels import emit_watch, runtime
+from lossmith.kernels import emit_elements, emit_watch, runtime
 
 pytestmark = pytest.mark.skipif(not runtime.has_numba(), reason="compiled kernels are looked at")
 
@@ -273,3 +273,42 @@ def test_a_look_that_is_too_lenient_is_found(
     scores[2, 1] = 10
     with pytest.raises(lm.DomainError, match="row 2, class 1"):
         own(scores, label)
+
+
+@pytest.mark.parametrize("count", [1, 30, 5_000, 70_000])
+@pytest.mark.parametrize(("loss", "which"), [(lm.logistic, 1), (lm.bce, 0), (lm.bce, 1)])
+def test_single_numbers_outside_are_refused(loss: lm.Loss, which: int, count: int) -> None:
+    rng, own = np.random.default_rng(count), loss.bind()
+    args = [rng.random(count).astype("f4") for _ in range(2)]
+    expected = own.value_and_grad(*args)
+    assert all(kernel.watched for kernel in own._kernels.values())
+    for place in {0, count // 2, count - 1}:
+        for number in (-1e-30, 1.0001, math.inf):
+            given = [a.copy() for a in args]
+            given[which][place] = given[which][-1] = number
+            out = np.full(count, GARBAGE, "f4")
+            for options in ({}, {"out": out}):
+                with pytest.raises(lm.DomainError, match=f"at element {place}, expected"):
+                    own.value_and_grad(*given, **options)
+            assert (out == GARBAGE).all()
+            weight = np.ones(count)
+            weight[[place, -1]] = 0
+            assert np.isfinite(own(*given, sample_weight=weight))
+    odd = [a.copy() for a in args]
+    odd[which][0] = -0.0
+    zero = [a.copy() for a in args]
+    zero[which][0] = 0
+    assert own(*odd) == own(*zero)
+    assert np.array_equal(own.value_and_grad(*args)[1], expected[1])
+
+
+def test_too_lenient_a_look_at_single_numbers_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("LOSSMITH_CACHE", str(tmp_path))
+    monkeypatch.setattr(emit_elements, "LIMITS", dict.fromkeys(emit_watch.LIMITS, 9.0))
+    own, (s, t) = lm.loss("t*s**2", t=lm.UnitTargets), np.full((2, 300), 0.5, "f4")
+    own(s, t)
+    t[7] = 8
+    own(s, t)
+    t[7] = 10
+    with pytest.raises(lm.DomainError, match="element 7"):
+        own(s, t)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from lossmith.kernels.looking import BYTES, all_within, has_nan
+from lossmith.kernels.lanes import load, load_some
+from lossmith.kernels.looking import BYTES, all_within, has_nan, nothing_seen, seen, seen_within
 
 DTYPES = ["f4", "f8"]
 
@@ -19,6 +20,18 @@ def nan(array, at, count):
 @njit(nogil=True, error_model="numpy")
 def within(array, at, count, limit):
     return all_within(array, at, count, limit)
+
+
+@njit(nogil=True, error_model="numpy")
+def seen_in_passing(array, limit):
+    bits = nothing_seen(limit, 16)
+    left = array.size % np.uint64(16)
+    whole = np.uint64(array.size) - left
+    for k in range(np.uint64(0), whole, np.uint64(16)):
+        bits = seen(bits, load(array, k, 16))
+    if left:
+        bits = seen(bits, load_some(array, whole, 16, left))
+    return seen_within(bits, limit)
 
 
 def looks(array: np.ndarray, at: int, count: int) -> tuple[bool, bool]:
@@ -55,6 +68,12 @@ def test_which_numbers_lie_within(dtype: str) -> None:
         assert looks(array, 0, 3) == (bool(np.isnan(number)), any(number is n for n in inside)), number
         at_most_infinity = within(array, np.uint64(0), np.uint64(3), np.dtype(dtype).type(np.inf))
         assert at_most_infinity == any(number is n for n in (*inside, *beyond)), number
+        for count in (3, 16, 50):
+            for place in {0, 2, count - 1}:
+                passed = np.full(count, 0.5, dtype)
+                passed[place] = number
+                assert seen_in_passing(passed, one) == any(number is n for n in inside), number
+                assert seen_in_passing(passed, one * np.inf) == any(number is n for n in (*inside, *beyond)), number
     quiet, bits = np.zeros(5, dtype), np.dtype(f"u{info.bits // 8}")
     quiet.view(bits)[3] = np.array(np.inf, dtype).view(bits) + 1  # the smallest NaN, a signalling one
     assert looks(quiet, 0, 5) == (True, False)

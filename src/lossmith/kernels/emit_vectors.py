@@ -202,7 +202,9 @@ class VectorWriter(FoldWriter):
     def write_vector(self, array: str, start: str, text: str, value: Value | None) -> None:
         if value is not None and not varies(value):
             text = self.vec("spread", f"{text}, {self.lanes}")
-        at = f"{start} + k" if start else "k"
+        self.put_vector(array, f"{start} + k" if start else "k", text)
+
+    def put_vector(self, array: str, at: str, text: str) -> None:
         if self.in_part:
             self.put(self.vec("store_some", f"{array}, {at}, {text}, left"))
         else:

@@ -12,7 +12,7 @@ from lossmith.kernels.printing import number_text
 from lossmith.kernels.rowprogram import Fold, Load, Loop
 from lossmith.kernels.watch import LIMITS, TOLERANCE
 
-LOOKING = {"all_within", "has_nan"}
+LOOKING = {"all_within", "has_nan", "nothing_seen", "seen", "seen_within"}
 """The functions of looking.py."""
 
 

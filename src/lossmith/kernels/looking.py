@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .lanes import call_lanes, live_lanes, masked, place_of
+from .lanes import Vector, call_lanes, literal, live_lanes, masked, place_of
 
 BYTES, LINE = 256, 64
 """How much is looked at together, four registers of the widest processors; and what a processor fetches at once."""
@@ -78,3 +78,37 @@ def all_within(typingctx: Any, array: Any, at: Any, count: Any, limit: Any) -> A
         return builder.icmp_unsigned("<=", greatest, builder.bitcast(args[3], bits))
 
     return types.boolean(array, at, count, limit), codegen
+
+
+@intrinsic(prefer_literal=True)
+def nothing_seen(typingctx: Any, x: Any, width: Any) -> Any:
+    """Return what `seen` is given before the first vector, one of so many numbers like x."""
+    kind = Vector(types.uint32 if x.bitwidth == 32 else types.uint64, literal(width))
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(context.get_value_type(kind), [0] * kind.width)
+
+    return kind(x, width), codegen
+
+
+@intrinsic
+def seen(typingctx: Any, bits: Any, x: Any) -> Any:
+    """Return the greatest bits, lane by lane, of a vector and those before it."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = args[0].type
+        return call_lanes(builder, "llvm.umax", kind, args[0], builder.bitcast(args[1], kind))
+
+    return bits(bits, x), codegen
+
+
+@intrinsic
+def seen_within(typingctx: Any, bits: Any, limit: Any) -> Any:
+    """Whether all that was seen is surely from 0 to a limit above 0: False with −0 and NaN too."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lane = args[0].type.element
+        greatest = call_lanes(builder, "llvm.vector.reduce.umax", lane, args[0])
+        return builder.icmp_unsigned("<=", greatest, builder.bitcast(args[1], lane))
+
+    return types.boolean(bits, limit), codegen

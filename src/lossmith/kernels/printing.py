@@ -33,7 +33,8 @@ NUMBA_NAMES = frozenset(
      "exp_nonpositive", "left", "stop", "live", "k_lanes", "add_lanes", "as_floats", "first_lanes", "load", "load_some",
      "max_lanes", "min_lanes", "places", "spread", "store", "store_some", "stream", "drain",
      "add_rows", "max_rows", "min_rows", "chosen", "begin", "rows_in", "rows_out", "will_read", "will_write",
-     "square_root", "rejected", "sure", "has_nan", "all_within"]
+     "square_root", "rejected", "sure", "has_nan", "all_within", "nothing_seen",
+     "seen", "seen_within"]
 )  # fmt: skip
 """Names that the code around the values uses. Arguments of a loss that are called so go by another name there."""
 

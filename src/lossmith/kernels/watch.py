@@ -30,7 +30,7 @@ TOLERANCE = {2: 1e-2, 4: 1e-4, 8: 1e-6}
 
 def watched(program: RowProgram) -> dict[str, str]:
     """Return the inputs that a compiled kernel watches, and their domains."""
-    return {name: domain for name, domain in program.domains if domain in LIMITS and program.kind == "row"}
+    return {name: domain for name, domain in program.domains if domain in LIMITS}
 
 
 def with_sums(program: RowProgram) -> tuple[RowProgram, dict[str, str]]:
