@@ -136,7 +136,7 @@ def layout_of(formula: Formula, name: str, scores: np.ndarray, axis: Any) -> Lay
     return Layout(scores.shape, axis, scores.dtype, compute, False)
 
 
-def row_input(layout: Layout, item: Input, value: Any, counted: np.ndarray | None = None) -> np.ndarray:
+def row_input(layout: Layout, item: Input, value: Any, weight: np.ndarray | None = None) -> np.ndarray:
     """Return another input laid out like the scores, checked against its domain in the rows that count.
 
     It has the shape of the scores, or is one number. Other shapes that NumPy would broadcast are refused: (N, 1)
@@ -147,7 +147,7 @@ def row_input(layout: Layout, item: Input, value: Any, counted: np.ndarray | Non
         array = np.broadcast_to(array, layout.shape)
     elif array.shape != layout.shape:
         raise ShapeError(f"{item.name} has shape {array.shape}, expected {layout.shape} like the scores.")
-    check_domain(layout, item, array, counted)
+    check_domain(layout, item, array, weight)
     return layout.flat(array)
 
 
@@ -230,8 +230,8 @@ def _surely_sum_to_one(array: np.ndarray) -> bool:
     return not array.size or bool(np.abs(total - 1).max() <= TOLERANCE[array.dtype.itemsize] / 2)
 
 
-def check_domain(layout: Layout, item: Input, array: np.ndarray, counted: np.ndarray | None = None) -> None:
-    """Raise a DomainError that names the first sample that counts with a value outside the input's domain."""
+def check_domain(layout: Layout, item: Input, array: np.ndarray, weight: np.ndarray | None = None) -> None:
+    """Raise a DomainError that names the first sample with a value outside the input's domain, weights of 0 apart."""
     domain = item.role.domain
     if domain == "real":
         return
@@ -239,21 +239,21 @@ def check_domain(layout: Layout, item: Input, array: np.ndarray, counted: np.nda
         return
     outside, expected = _OUTSIDE[domain]
     bad = outside(array)
-    if counted is not None:
-        bad &= layout.spread(counted)
+    if weight is not None:
+        bad &= layout.spread(weight != 0)
     if bad.any():
         at = _first(bad)
         raise DomainError(f"{item.name} is {array[at]!s} at {_place(layout, at)}, expected {expected}.")
     if domain == "simplex" and not layout.elementwise:
-        _check_sums(layout, item, array, counted)
+        _check_sums(layout, item, array, weight)
 
 
-def _check_sums(layout: Layout, item: Input, array: np.ndarray, counted: np.ndarray | None) -> None:
+def _check_sums(layout: Layout, item: Input, array: np.ndarray, weight: np.ndarray | None) -> None:
     with np.errstate(invalid="ignore"):
         total = np.asarray(np.sum(array, axis=layout.axis, dtype=np.float64))
     wrong = np.abs(total - 1) > TOLERANCE.get(array.dtype.itemsize, 1e-6)
-    if counted is not None:
-        wrong = wrong & counted.reshape(layout.sample_shape)
+    if weight is not None:
+        wrong = wrong & (weight != 0).reshape(layout.sample_shape)
     if wrong.any():
         at = _first(wrong)
         raise DomainError(
@@ -278,9 +278,9 @@ def _place(layout: Layout, at: tuple[int, ...]) -> str:
 
 
 def labels(
-    layout: Layout, name: str, value: Any, ignore_index: int | None, counted: np.ndarray | None = None
+    layout: Layout, name: str, value: Any, ignore_index: int | None, weight: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return labels (N,) as int64, all in range, and a mask of the rows that count, None if all do."""
+    """Return labels (N,) as int64, all in range, and a mask of the rows that are not ignored, None if none is."""
     array = _as_array(name, value)
     if array.shape != layout.sample_shape:
         raise ShapeError(
@@ -291,23 +291,23 @@ def labels(
         raise LabelError(_no_label_dtype(layout, name, array))
     flat, ignored = array.reshape(-1), None if ignore_index is None else operator.index(ignore_index)
     inside = label_check(layout.classes, flat.dtype)(flat)  # before the cast: uint64 would wrap
+    kept = None
     if ignored is not None and not (inside and not 0 <= ignored < layout.classes):
         kept = flat != ignored
-        counted = kept if counted is None else counted & kept
-    counted = None if counted is None or counted.all() else counted
-    if not inside:
-        flat = flat if counted is None else flat * counted  # rows that do not count may hold anything
+        kept = None if kept.all() else kept
+    if not inside:  # rows that do not count may hold anything
+        counted = np.ones(len(flat), bool) if kept is None else kept
+        counted = counted if weight is None else counted & (weight != 0)
+        flat = flat * counted
         if not label_check(layout.classes, flat.dtype)(flat):
             _refuse_bad_labels(layout, name, array, counted, ignore_index)
-    return flat.astype(np.int64, copy=False), counted
+    return flat.astype(np.int64, copy=False), kept
 
 
 def _refuse_bad_labels(
-    layout: Layout, name: str, array: np.ndarray, counted: np.ndarray | None, ignore_index: int | None
+    layout: Layout, name: str, array: np.ndarray, counted: np.ndarray, ignore_index: int | None
 ) -> None:
-    bad = ((array < 0) | (array >= layout.classes)).reshape(-1)
-    if counted is not None:
-        bad &= counted
+    bad = ((array < 0) | (array >= layout.classes)).reshape(-1) & counted
     if bad.any():
         row = int(np.argmax(bad))
         found = array.reshape(-1)[row]

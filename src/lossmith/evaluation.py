@@ -129,10 +129,10 @@ def _keep_plan(
 
     inputs = [(names.index(item.name), item) for item in ready.variant.inputs]
 
-    def inspect(args: tuple[Any, ...], counted: np.ndarray | None) -> None:
+    def inspect(args: tuple[Any, ...], weight: np.ndarray | None) -> None:
         for at, item in inputs:
             if item.role.kind != "label":
-                batch.check_domain(layout, item, args[at], counted)
+                batch.check_domain(layout, item, args[at], weight)
 
     checks: list[tuple[int, batch.Check]] = []
     watched: list[tuple[int, batch.Check]] = []

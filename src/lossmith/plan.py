@@ -102,7 +102,7 @@ class Plan:
     watched: tuple[tuple[int, Callable[[np.ndarray], bool]], ...]
     """The same for arguments that are seen to be right while the batch is computed, unless into the user's arrays."""
     inspect: Callable[[tuple[Any, ...], np.ndarray | None], None]
-    """Takes the arguments, and which rows count, and refuses what lies outside the domain."""
+    """Takes the arguments and the weights, and refuses what lies outside the domain in rows that count."""
     params: tuple[Any, ...]
     """Hyperparameters, None for class weights that the definition places."""
     scale: float
@@ -134,10 +134,10 @@ class Plan:
                 if not inside(args[at]):
                     return None
         rows, params, targets = [args[k] for k in self.order], self.params, found
-        weight, scale, divisor, counted = None, self.scale, self.divisor, None
+        weight, scale, divisor = None, self.scale, self.divisor
         if self.weigh is not None:
             weighed = self.weigh(args, options)
-            weight, divisor, by_class, counted = weighed.weight, weighed.total, weighed.class_weight, weighed.counted
+            weight, divisor, by_class = weighed.weight, weighed.total, weighed.class_weight
             scale = factor(self.reduction, divisor)
             if self.label >= 0:
                 rows[-1] = weighed.label
@@ -153,7 +153,7 @@ class Plan:
         weights = () if weight is None else (weight,)
         sure = self.call(weight is not None, out is None)(*rows, *params, *weights, scale, *targets)
         if sure is False and out is None:
-            self.inspect(args, counted)
+            self.inspect(args, weight)
         if values is None:
             return self._grouped(found)
         value = reduced(values, self.reduction, divisor, layout)

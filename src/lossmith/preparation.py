@@ -18,7 +18,7 @@ from lossmith.language.formula import Formula, Hyperparameter, Input, Role
 FOLDED = frozenset({0.0, 0.5, 1.0, 2.0})
 """Hyperparameter values worth a kernel of their own: they remove a term or turn a power into a product."""
 _SAFE = (2.0**-900, 2.0**900)
-"""Weights whose largest lies between these have a sum, and an inverse of it, that float64 can hold."""
+"""Weights whose sum or largest lies between these have an inverse of the sum that float64 can hold."""
 
 
 class Loss(Protocol):
@@ -121,14 +121,13 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Labels and weights: which rows count, and how much."""
+    """Labels and weights: rows of weight 0 do not count, whatever they hold."""
 
     label: np.ndarray | None
     soft: bool
     class_weight: np.ndarray | None
     weight: np.ndarray | None
     total: float
-    counted: np.ndarray | None
 
 
 def prepare(loss: Loss, args: tuple[Any, ...], hyper: dict[str, Any], settings: dict[str, Any]) -> Prepared:
@@ -156,7 +155,7 @@ def prepare(loss: Loss, args: tuple[Any, ...], hyper: dict[str, Any], settings: 
     hypers = batch.hyperparameters(layout, variant.hypers, values)
     if weighted:
         hypers["class_weight"] = np.ascontiguousarray(rows.class_weight, dtype=layout.compute)
-    inputs = _row_inputs(variant.inputs, layout, first, scores, given, rows.counted)
+    inputs = _row_inputs(variant.inputs, layout, first, scores, given, rows.weight)
     return Prepared(variant, layout, inputs, rows.label, hypers, rows.weight, rows.total)
 
 
@@ -186,23 +185,24 @@ def rows_of(loss: Loss, layout: Layout, given: Any, settings: Mapping[str, Any],
         why = f"{name} is a distribution" if soft else f"{loss.name} takes no label"
         raise TypeError(f"{why}, so ignore_index={ignored} means none; sample_weight leaves samples out.")
     label: np.ndarray | None = None
-    counted = None if weight is None or weight.min(initial=1.0) > 0 else weight != 0
-    if name is not None and not soft:
-        label, counted = batch.labels(layout, name, given, ignored, counted)
-    if weight is not None and ignored is not None and counted is not None:
-        weight = weight * counted
-    if weight is not None and settings.get("reduction") == "mean":
-        weight = _in_range(weight)
     total = None
-    if weight is None and counted is not None:
-        weight, total = counted.view(np.int8).astype(np.float64), float(np.count_nonzero(counted))
+    if name is not None and not soft:
+        label, kept = batch.labels(layout, name, given, ignored, weight)
+        if kept is not None:
+            total = float(np.count_nonzero(kept)) if weight is None else None
+            weight = kept.view(np.int8).astype(np.float64) if weight is None else weight * kept
+    mean = settings.get("reduction") == "mean"
     if label is not None and class_weight is not None:
+        weight = _in_range(weight) if mean and weight is not None else weight
         each = class_weight.take(label, mode="wrap")  # the fastest mode: labels are in range
         each = each if weight is None else weight * each
         weight, total = weight if placed else each, sum_rows(each)
     elif total is None:
         total = float(layout.rows) if weight is None else sum_rows(weight)
-    return Rows(label, soft, class_weight, weight, total, counted)
+        if mean and weight is not None and not _SAFE[0] < total < _SAFE[1]:
+            weight = _in_range(weight)
+            total = sum_rows(weight)
+    return Rows(label, soft, class_weight, weight, total)
 
 
 def _in_range(weight: np.ndarray) -> np.ndarray:
@@ -244,12 +244,12 @@ def _row_inputs(
     first: str,
     scores: np.ndarray,
     given: Mapping[str, Any],
-    counted: np.ndarray | None,
+    weight: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     found = {first: layout.flat(scores)}
     for item in items:
         if item.name == first:
-            batch.check_domain(layout, item, scores, counted)
+            batch.check_domain(layout, item, scores, weight)
         elif item.role.kind != "label":
-            found[item.name] = batch.row_input(layout, item, given[item.name], counted)
+            found[item.name] = batch.row_input(layout, item, given[item.name], weight)
     return found
