@@ -1,4 +1,4 @@
-"""Second derivatives of a focal loss where one class leads: tiny numbers, of which all digits are right."""
+"""Second derivatives where one class leads: tiny numbers, of which all digits are right."""
 
 from __future__ import annotations
 
@@ -58,3 +58,25 @@ def test_focal_hessian_of_a_distribution(dtype: str, leads: tuple[float, ...], g
             exact = exact_product(scores, target, [float(j == k) for j in range(3)], gamma)[k]
             allowed = (64 + lead) * np.finfo(dtype).eps * max(abs(exact), tiny) + 4 * spacing
             assert abs(mpmath.mpf(float(got)) - exact) < allowed
+
+
+@pytest.mark.parametrize(("dtype", "far", "step"), [("f4", 2869889.25, 0.25), ("f8", 1e15, 0.125)])
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_hessian_product_of_scores_that_a_temperature_makes_alike(
+    dtype: str, far: float, step: float, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """s/τ is rounded to the same number for two classes: the leader is found among the s."""
+    monkeypatch.setenv("LOSSMITH_BACKEND", backend)
+    tau, v = float(np.dtype(dtype).type(0.0102)), [-0.5, 0.25, 1.0]
+    own = lm.loss("tau*logsumexp(s/tau) - s[y]", tau=1.0)
+    for n in range(8):  # a few of which are rounded so
+        scores = [far + n * step, far + (n + 1) * step, far - 9]
+        for loss, target, power in ((lm.softmax_kl, np.array([[0.25, 0.25, 0.5]], dtype), 0), (own, [0], 1)):
+            found = loss.hvp(np.array([scores], dtype), target, np.array([v], dtype), tau=tau)[0]
+            with mpmath.workdps(60):
+                shares = [mpmath.exp((mpmath.mpf(s) - scores[1]) / tau) for s in scores]
+                p = [share / mpmath.fsum(shares) for share in shares]
+                mean = mpmath.fsum(a * b for a, b in zip(p, v, strict=True))
+                exact = [a * (b - mean) / mpmath.mpf(tau) ** power for a, b in zip(p, v, strict=True)]
+            assert exact[1] > 0
+            np.testing.assert_allclose(found, [float(e) for e in exact], rtol=40 * np.finfo(dtype).eps)

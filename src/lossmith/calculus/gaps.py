@@ -35,6 +35,8 @@ from lossmith.language.expr import (
     ONE,
     ZERO,
     Add,
+    ArgReduce,
+    Binder,
     Call,
     Const,
     Entry,
@@ -67,8 +69,13 @@ class _Gaps:
 
     def visit(self, n: Node) -> Node:
         if n not in self.memo:
-            self.memo[n] = self._step(n) if isinstance(n, Expr) else n
+            self.memo[n] = self._step(n) if isinstance(n, Expr) else self._place(n) if isinstance(n, ArgReduce) else n
         return self.memo[n]
+
+    def _place(self, at: ArgReduce) -> Index:
+        """Return the class without the scale: scaled and rounded, scores that differ may be alike."""
+        index, cond, _, moving = self._parts(at)
+        return arg_reduce(at.op, index, moving, cond)
 
     def _step(self, e: Expr) -> Node:
         if isinstance(e, Add):
@@ -83,7 +90,7 @@ class _Gaps:
             return div(call("exp", self.gap(e, e.at)), add(ONE, self.rest(e)))
         return rebuild(e, self.visit)
 
-    def _parts(self, binder: Reduce | Softmax) -> tuple[Index, Expr, Expr, Expr]:
+    def _parts(self, binder: Binder) -> tuple[Index, Expr, Expr, Expr]:
         """Return index, condition, and the body as scale·moving, the scale above 0 and free of the index."""
         index, cond, body = opened(binder)
         body = self.visit(body)
@@ -129,6 +136,7 @@ class _Gaps:
         if at is arg_reduce("max", index, body, cond):
             return ZERO
         index, cond, scale, moving = self._parts(binder)
+        at = self._place(at) if isinstance(at, ArgReduce) else at
         difference = Held(sub(substitute(moving, {index: at}), reduce_("max", index, moving, cond)))
         return difference if scale is ONE else Held(mul(scale, difference))
 
