@@ -43,6 +43,9 @@ PRECISIONS = ("fast", "exact")
 NEAR = 1800.0
 CLOSE = {"fast": 0.75, "exact": 1.0}
 """Up to this share of the cheap limits, the full one is not worked out."""
+LONG, MOST_EXPLAINED = 10_000, 8
+"""Of rows of more than LONG classes so many numbers of each output get the full limit, which takes seconds there: those
+farthest beyond the cheap one. The others beyond it count as undecided."""
 SHOWN = 5
 _REPORTED = 5
 """So many broken promises of one output are described in full."""
@@ -259,7 +262,7 @@ class Chunk:
     ) -> Worst:
         dtype, precision, _, output = key
         exact = all_exact[output]
-        errors, decided = ulp_errors(got, exact), exact.decided
+        errors, decided = ulp_errors(got, exact), exact.decided.copy()
         if output == "hvp":  # an infinite score times a direction has no limit to speak of
             decided = decided & self.finite[:, None]
             beyond = all_exact["hessian_diag"].overflows(got.dtype)  # where an entry of the Hessian does, a product may
@@ -269,7 +272,9 @@ class Chunk:
         limits, shares = self._cheap(got, exact, errors, at, dtype, precision)
         finite = np.isfinite(got) & np.isfinite(exact.high)
         spoilt = finite & (shares > 1)
-        for row, column in zip(*np.nonzero(finite & (shares > CLOSE[precision])), strict=True):
+        doubtful = sorted(zip(*np.nonzero(finite & (shares > CLOSE[precision])), strict=True), key=lambda p: -shares[p])
+        left_out = doubtful[MOST_EXPLAINED:] if self.job.K > LONG else []
+        for row, column in doubtful[: len(doubtful) - len(left_out)]:
             k = None if at is None or self.single else int(at[row, column])
             explained = self._explained(
                 int(row), blocks[output][int(column)], k, dtype, precision, ORDER.get(output, 1)
@@ -278,6 +283,10 @@ class Chunk:
             # Beside a kink where the result is 0, the other slope is infinitely many units off.
             infinite = math.isinf(limits[row, column])
             shares[row, column] = 0.0 if infinite else errors[row, column] / limits[row, column]
+
+        left_out = [p for p in left_out if shares[p] > 1]
+        for p in left_out:
+            shares[p], decided[p] = 0.0, False
 
         def largest(figures: np.ndarray) -> Place:
             where = np.unravel_index(np.argmax(figures), figures.shape)
@@ -294,7 +303,7 @@ class Chunk:
             said = f"{errors[where]:.4g} ulp, promised {limits[where]:.4g}"
             broken.append(f"{' '.join(key)}: {said}, in batch {self.job.number}, row {where[0]}, {place(where)}")
         worst = largest(np.where(spoilt, 0.0, errors)), largest(shares)
-        undecided = int(exact.undecided.sum())
+        undecided = int(exact.undecided.sum()) + len(left_out)
         return Worst(int(decided.sum()), *worst, int(spoilt.sum()), undecided, len(broken_at))
 
     # -------------------------------------------------------------- what is promised

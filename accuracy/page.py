@@ -82,7 +82,9 @@ of a row are −∞ and a result has no limit (it depends on which falls fastest
   (`accuracy/derive.py`): nothing of the library's derivation or of its stable forms. It is evaluated on balls (Arb, in
   python-flint), whose radius proves how many digits are right, with as many bits as it takes for 75 of them. At
   {confirmed} rows lossmith's interpreter, on mpmath, confirmed it to 20 digits. What no 6000 bits decide is counted as
-  undecided: {undecided} of {numbers} numbers.
+  undecided: {undecided} of {numbers} numbers. So are, in rows of more than 10,000 classes, numbers off by more than the
+  first of the limits above for which it would take hours to work out the second; of each output the eight farthest off
+  are judged.
 """
 
 
