@@ -83,8 +83,9 @@ REMARKS: tuple[tuple[str, str, str], ...] = (
     (
         "options: with",
         "",
-        "Labels and weights are arrays of 65536 numbers that are looked at once more, where the scores are ten times "
-        "as many: checking, looking up the weight of each class and adding the weights up.",
+        "A label and a weight are 16 bytes a row, beside 80 of scores and gradient, and are looked at once more than "
+        "by the kernel, on one thread: are weights finite, and what is their sum; what is the weight of each label's "
+        "class.",
     ),
     (
         "precision=exact ÷ fast, float64",
@@ -106,16 +107,18 @@ REMARKS: tuple[tuple[str, str, str], ...] = (
     (
         "elementwise losses with out=",
         "logistic",
-        "An exponential, a logarithm and a quotient take 20 cycles for 16 elements, measured where the cache holds "
-        "them; moving them takes as long, and the two hardly overlap.",
+        "An exponential, a logarithm and a quotient are 76 instructions for 16 elements, 29 of them multiplications, "
+        "and take 29 cycles where the cache holds the arrays, 31 where it does not: moving them is hidden. With out= "
+        "all targets are read before that, so that nothing is written if one is outside of [0, 1]; without it they "
+        "are looked at in passing.",
     ),
     (
         "elementwise losses with out=",
         "bce",
-        "Two logarithms of numbers that may be 0 or subnormal, and two quotients, take 20 cycles for 16 elements, "
-        "measured where the cache holds them; moving them takes as long, and the two hardly overlap. Before that, both "
-        "arrays are read once for the check that they lie in [0, 1], a quarter of the time: kernels of rows make it by "
-        "the way, this one does not yet.",
+        "Two logarithms of numbers that may be 0 or subnormal and two quotients are 120 instructions for 16 elements, "
+        "36 of them multiplications, and take 36 cycles where the cache holds the arrays, 40 where it does not: "
+        "moving them is hidden. With out= both arrays are read before that, so that nothing is written if a number is "
+        "outside of [0, 1]; without it they are looked at in passing.",
     ),
     (
         "elementwise losses with out=",
