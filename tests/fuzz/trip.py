@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -81,11 +82,13 @@ def _steps(loss: lm.Loss) -> Iterator[tuple[str, Callable[[], object]]]:
 
 @contextmanager
 def _in_time(step: str, seconds: float) -> Iterator[None]:
+    gc.disable()  # it would look at all that other tests have left in memory
     start = time.thread_time()
     try:
         yield
     finally:
         taken = time.thread_time() - start
+        gc.enable()
     if taken > seconds:
         raise TooSlow(f"{step} took {taken:.2f} s")
 
