@@ -273,8 +273,8 @@ class Chunk:
         finite = np.isfinite(got) & np.isfinite(exact.high)
         spoilt = finite & (shares > 1)
         doubtful = sorted(zip(*np.nonzero(finite & (shares > CLOSE[precision])), strict=True), key=lambda p: -shares[p])
-        left_out = doubtful[MOST_EXPLAINED:] if self.job.K > LONG else []
-        for row, column in doubtful[: len(doubtful) - len(left_out)]:
+        most = MOST_EXPLAINED if self.job.K > LONG else len(doubtful)
+        for row, column in doubtful[:most]:
             k = None if at is None or self.single else int(at[row, column])
             explained = self._explained(
                 int(row), blocks[output][int(column)], k, dtype, precision, ORDER.get(output, 1)
@@ -284,7 +284,7 @@ class Chunk:
             infinite = math.isinf(limits[row, column])
             shares[row, column] = 0.0 if infinite else errors[row, column] / limits[row, column]
 
-        left_out = [p for p in left_out if shares[p] > 1]
+        left_out = [p for p in doubtful[most:] if shares[p] > 1]
         for p in left_out:
             shares[p], decided[p] = 0.0, False
 

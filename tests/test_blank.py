@@ -15,7 +15,7 @@ import pytest
 
 import lossmith as lm
 from lossmith import evaluation
-from lossmith.kernels import emit_elements, emit_watch, runtime
+from lossmith.kernels import emit_watch, runtime
 
 pytestmark = pytest.mark.skipif(not runtime.has_numba(), reason="compiled kernels are looked at")
 
@@ -304,7 +304,7 @@ def test_single_numbers_outside_are_refused(loss: lm.Loss, which: int, count: in
 
 def test_too_lenient_a_look_at_single_numbers_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("LOSSMITH_CACHE", str(tmp_path))
-    monkeypatch.setattr(emit_elements, "LIMITS", dict.fromkeys(emit_watch.LIMITS, 9.0))
+    monkeypatch.setattr(emit_watch, "LIMITS", dict.fromkeys(emit_watch.LIMITS, 9.0))
     own, (s, t) = lm.loss("t*s**2", t=lm.UnitTargets), np.full((2, 300), 0.5, "f4")
     own(s, t)
     t[7] = 8

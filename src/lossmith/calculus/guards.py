@@ -220,8 +220,8 @@ def _over(e: Expr, q: Expr, strict: bool) -> Expr | None:
         inner = f.body if isinstance(f, Held) else f
         share = isinstance(f, Call) and f.function == "exp" and f not in inside
         nodes = as_terms(inner) if strict else walk(f)
-        log = isinstance(f, Held) and any(isinstance(n, Call) and n.function == "log1p" for n in nodes)
-        log = log and ONE not in as_terms(inner)
+        logged = any(isinstance(n, Call) and n.function == "log1p" for n in nodes)
+        log = isinstance(f, Held) and logged and ONE not in as_terms(inner)
         divided = _quotient(f, parts) if share or log or _is_centred_direction(f) else None
         if divided is None and (isinstance(inner, Add) or (isinstance(f, Call) and len(factors) > 1)):
             divided = _over(inner, q, strict)

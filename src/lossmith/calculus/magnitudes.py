@@ -139,9 +139,7 @@ def _power_of(part: Expr, f: Expr) -> int:
 
 
 def _whole(g: Expr, parts: tuple[Expr, ...]) -> int:
-    base, exponent = (g.base, g.exponent) if isinstance(g, Pow) else (g, ONE)
-    whole = isinstance(exponent, Const) and isinstance(exponent.value, int) and exponent.value > 0
-    return exponent.value if whole and base in parts and isinstance(base, Add) else 0  # type: ignore[return-value]
+    return max((_power_of(part, g) for part in parts if isinstance(part, Add)), default=0)
 
 
 def log_of_square(e: Expr) -> Expr | None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from lossmith.kernels.emit_numba import Emitter
-from lossmith.kernels.printing import ATOM, UNARY, number_text
-from lossmith.kernels.rowprogram import SINGLE, STRETCH, Let, Load, Op, RowProgram, Value, operands, subvalues
-from lossmith.kernels.watch import LIMITS
+from lossmith.kernels.emit_watch import limit_of
+from lossmith.kernels.printing import ATOM, UNARY
+from lossmith.kernels.rowprogram import STRETCH, Let, Load, RowProgram, Value, calls_library, fresh_name, subvalues
 
 
 def emit_elements(
@@ -35,11 +35,12 @@ class _ElementEmitter(Emitter):
         self.has_value = len(self.entries) < len(self.program.outputs)
         lets = (s.name for s in self.program.body if isinstance(s, Let))
         taken = {*self.arguments(), *lets}
-        self.here = {name: _fresh(f"{name}_r", taken) for name in self.program.inputs}  # the element of each input
-        self.made_at = {name: _fresh(f"{name}_made", taken) for name in self.entries}  # where outputs are streamed from
-        self.seen = {d: _fresh(f"{d}_seen", taken) for d in dict.fromkeys(self.watched.values())}  # of each domain
-        values = [v for s in self.schedule.body for o in operands(s) for v in subvalues(o)]
-        self.in_vectors = not any(isinstance(v, Op) and v.op in SINGLE for v in values)
+        self.here = {name: fresh_name(f"{name}_r", taken) for name in self.program.inputs}  # the element of each input
+        self.made_at = {
+            name: fresh_name(f"{name}_made", taken) for name in self.entries
+        }  # where they are streamed from
+        self.seen = {d: fresh_name(f"{d}_seen", taken) for d in dict.fromkeys(self.watched.values())}  # of each domain
+        self.in_vectors = not calls_library(self.schedule.body)
 
     def function(self) -> None:
         self.lines.append(f"def kernel({', '.join(self.arguments())}):")
@@ -96,7 +97,7 @@ class _ElementEmitter(Emitter):
         self.put("    r = R - left")
         self.elements(width, part=True)
         for domain, seen in self.seen.items():
-            self.put(f"sure = sure & {self.vec('seen_within', f'{seen}, F({number_text(LIMITS[domain])})')}")
+            self.put(f"sure = sure & {self.vec('seen_within', f'{seen}, {limit_of(domain)}')}")
 
     def elements(self, width: int = 0, part: bool = False) -> None:
         """Write what is done with one element, or a vector of so many, or part of one."""
@@ -155,11 +156,3 @@ class _ElementEmitter(Emitter):
         if isinstance(value, Load):
             return self.here[value.input], ATOM
         return super().leaf(value)
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    """Return a name that is not taken yet, and take it."""
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name

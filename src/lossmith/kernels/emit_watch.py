@@ -53,8 +53,7 @@ class WatchWriter(VectorWriter):
     def watch(self, part: str) -> None:
         """Look whether a part of each input, its place and its length, lies in its domain."""
         for name, domain in self.watched.items():
-            limit = f"F({number_text(LIMITS[domain])})"
-            self.put(f"{name}_fits = {self.vec('all_within', f'{name}, {part}, {limit}')}")
+            self.put(f"{name}_fits = {self.vec('all_within', f'{name}, {part}, {limit_of(domain)}')}")
             self.put(f"sure = sure & {name}_fits")
 
     def watch_sums(self, loop: Loop) -> None:
@@ -105,3 +104,8 @@ class WatchWriter(VectorWriter):
         name = fold.value.input
         found = self.vec("has_nan", f"{name}, {part}")
         return f"not {name}_fits and {found}" if name in self.watched else found
+
+
+def limit_of(domain: str) -> str:
+    """Return the largest number of a domain as kernels write it."""
+    return f"F({number_text(LIMITS[domain])})"

@@ -293,6 +293,14 @@ def map_statement(stmt: Stmt, change: Callable[[Value], Value]) -> Stmt:
             return stmt
 
 
+def fresh_name(name: str, taken: set[str]) -> str:
+    """Return a name that is not taken yet, and take it."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
 def renamed(program: RowProgram, taken: Collection[str]) -> RowProgram:
     """Return the program with inputs, labels and hyperparameters renamed where generated code needs their names."""
     given = [*program.inputs, *program.labels, *(p.name for p in program.params)]
@@ -330,10 +338,13 @@ def in_vectors(stmt: Stmt) -> bool:
     """Whether a statement is no loop, or one over the classes of a row that vectors can do."""
     if not isinstance(stmt, Loop):
         return True
-    values = (v for s in stmt.body for o in operands(s) for v in subvalues(o))
-    return not any(isinstance(s, Loop) for s in stmt.body) and not any(
-        isinstance(v, Op) and v.op in SINGLE for v in values
-    )
+    return not any(isinstance(s, Loop) for s in stmt.body) and not calls_library(stmt.body)
+
+
+def calls_library(body: Iterable[Stmt]) -> bool:
+    """Whether statements that hold no others have an operation of the C library, for one number at a time."""
+    values = (v for s in body for o in operands(s) for v in subvalues(o))
+    return any(isinstance(v, Op) and v.op in SINGLE for v in values)
 
 
 # ------------------------------------------------------------------ what the code will be called, and look like

@@ -15,6 +15,7 @@ from lossmith.kernels.rowprogram import (
     Loop,
     RowProgram,
     Stmt,
+    fresh_name,
     operands,
     replaced,
     statements,
@@ -54,7 +55,10 @@ def _with_sum(program: RowProgram, name: str) -> tuple[RowProgram, str]:
                 return program, inner.name
         if at is None and any(entry in subvalues(v) for s in statements((stmt,)) for v in operands(s)):
             at = n
-    fold = Fold(_fresh(f"{name}_total", program), "sum", entry)
+    params = (p.name for p in program.params)
+    made = (getattr(s, "name", "") for s in statements(program.body))
+    taken = {*program.inputs, *program.labels, *params, *made, *(output for output, _ in program.outputs)}
+    fold = Fold(fresh_name(f"{name}_total", taken), "sum", entry)
     body: list[Stmt] = list(program.body)
     if at is None:
         body.insert(0, Loop(0, (fold,)))
@@ -63,12 +67,3 @@ def _with_sum(program: RowProgram, name: str) -> tuple[RowProgram, str]:
         assert isinstance(loop, Loop)
         body[at] = Loop(0, (fold, *loop.body))
     return replaced(program, body=tuple(body)), fold.name
-
-
-def _fresh(name: str, program: RowProgram) -> str:
-    params = (p.name for p in program.params)
-    made = (getattr(s, "name", "") for s in statements(program.body))
-    taken = {*program.inputs, *program.labels, *params, *made, *(output for output, _ in program.outputs)}
-    while name in taken:
-        name += "_"
-    return name
